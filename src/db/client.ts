@@ -1,0 +1,160 @@
+import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
+import postgres from "postgres";
+import { type DatabaseAddress, describeAddress } from "./address.ts";
+import * as schema from "./schema.ts";
+import { openSocket } from "./socket.ts";
+
+/** A pool of connections. Statements go through it one by one; what belongs together goes through `transaction`. */
+export type Db = PostgresJsDatabase<typeof schema>;
+/** An open transaction. A `Db` is not one: what must commit with the caller's writes takes a Tx. */
+export type Tx = Parameters<Parameters<Db["transaction"]>[0]>[0];
+
+export type DbOptions = {
+  /** Connections at most. */
+  readonly max: number;
+  /** Shown in pg_stat_activity. */
+  readonly applicationName: string;
+  /** What the server may take for one statement, lock waits included; a second later the connection is dropped. */
+  readonly statementTimeoutMs: number;
+  /** Off behind a pooler in transaction mode. */
+  readonly prepare: boolean;
+};
+
+export type Database = {
+  readonly db: Db;
+  readonly address: DatabaseAddress;
+  /** Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made anew: what was sent meanwhile is lost. */
+  readonly listen: (channel: string, heard: () => void) => Promise<() => Promise<void>>;
+  readonly close: () => Promise<void>;
+};
+
+const connectMs = 3000;
+const graceMs = 1000;
+
+/** Gives drizzle a client whose `unsafe` prepares: parsing and planning the same few statements again cost a third of a write. */
+function preparing<T extends postgres.ISql>(sql: T, prepare: boolean): T {
+  const unsafe = ((query: string, parameters: never[] = []) =>
+    sql.unsafe(query, parameters, { prepare: prepare && parameters.length > 0 })) as T["unsafe"];
+  const begin = "begin" in sql ? (sql as unknown as postgres.Sql).begin : undefined;
+  return new Proxy(sql, {
+    get(target, key) {
+      if (key === "unsafe") return unsafe;
+      if (key === "begin" && begin)
+        return (...args: [unknown, unknown?]) => {
+          const work = args.at(-1) as (tx: postgres.TransactionSql) => unknown;
+          const rest = args.slice(0, -1) as [string];
+          return begin(...rest, (tx: postgres.TransactionSql) => work(preparing(tx, prepare)));
+        };
+      return Reflect.get(target, key) as unknown;
+    },
+  });
+}
+
+/** Opens a pool. Connects on first use; never throws here. */
+export function openDatabase(address: DatabaseAddress, options: DbOptions): Database {
+  const client = postgres({
+    host: address.host,
+    port: address.port,
+    database: address.database,
+    user: address.user,
+    pass: address.password ?? "",
+    max: options.max,
+    prepare: options.prepare,
+    // The watched socket does what these would do: it times out, and it speaks TLS.
+    socket: () => openSocket(address, connectMs, options.statementTimeoutMs + graceMs),
+    ssl: false,
+    connect_timeout: 2 * (connectMs / 1000),
+    idle_timeout: 60,
+    // A server that restarts is found again within half a second; the default waits up to 20 s.
+    backoff: (attempts: number) => Math.min(0.5, 0.05 * attempts),
+    onnotice: () => {},
+    connection: {
+      application_name: options.applicationName,
+      statement_timeout: options.statementTimeoutMs,
+      idle_in_transaction_session_timeout: Math.max(options.statementTimeoutMs, 10_000),
+      timezone: "UTC",
+      search_path: "public",
+    },
+  } as postgres.Options<Record<string, never>>);
+  const db = drizzle(preparing(client, options.prepare), { schema });
+  return {
+    db,
+    address,
+    listen: async (channel, heard) => {
+      const subscription = await client.listen(channel, heard, heard);
+      return () => subscription.unlisten();
+    },
+    close: () => client.end({ timeout: 2 }),
+  };
+}
+
+/** The SQLSTATE or system code of a database failure, or undefined when the driver had no part in it. drizzle wraps the driver's error in `cause`. */
+export function databaseErrorCode(error: unknown): string | undefined {
+  for (let e: unknown = error; e instanceof Error; e = e.cause) {
+    const code: unknown = "code" in e ? e.code : undefined;
+    if (typeof code === "string") return code;
+  }
+  return undefined;
+}
+
+/** Others hold the rows: serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout). Trying again is right. */
+export function isContention(error: unknown): boolean {
+  return ["40001", "40P01", "55P03", "57014"].includes(databaseErrorCode(error) ?? "");
+}
+
+/** The server could not be reached, went away, is starting or stopping, or has no connection to give. Waiting is right. */
+export function isUnavailable(error: unknown): boolean {
+  const code = databaseErrorCode(error) ?? "";
+  return (
+    /^(08|57P0|53[0-9])/.test(code) ||
+    [
+      "CONNECTION_CLOSED",
+      "CONNECTION_ENDED",
+      "CONNECTION_DESTROYED",
+      "CONNECT_TIMEOUT",
+      "ECONNREFUSED",
+      "ECONNRESET",
+      "ENOENT",
+      "ENOTFOUND",
+      "EAI_AGAIN",
+      "EPIPE",
+      "ETIMEDOUT",
+      "EHOSTUNREACH",
+    ].includes(code) ||
+    (error instanceof Error && /owed an answer/.test(error.message))
+  );
+}
+
+/** Which unique constraint a write ran into, if it did (unique_violation). */
+export function violatedConstraint(error: unknown): string | undefined {
+  for (let e: unknown = error; e instanceof Error; e = e.cause) {
+    if ("code" in e && e.code === "23505" && "constraint_name" in e && typeof e.constraint_name === "string")
+      return e.constraint_name;
+  }
+  return undefined;
+}
+
+/** Why a command cannot use its database, in one line without secrets. */
+export function explainDatabaseError(address: DatabaseAddress, error: unknown): string {
+  const where = describeAddress(address);
+  switch (databaseErrorCode(error)) {
+    case "ECONNREFUSED":
+    case "ENOENT":
+      return `nothing answers for ${where}; start Postgres or correct DATABASE_URL`;
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return `the host of ${where} is unknown; correct DATABASE_URL`;
+    case "CONNECT_TIMEOUT":
+    case "ETIMEDOUT":
+      return `${where} does not answer; correct DATABASE_URL or the network`;
+    case "28P01":
+    case "28000":
+      return `${where} refuses the user or password; correct DATABASE_URL`;
+    case "3D000":
+      return `${where} does not exist; create it or correct DATABASE_URL`;
+    case "42P01":
+      return `${where} lacks a table; run \`wordloom migrate\``;
+    default:
+      return `${where} failed: ${error instanceof Error ? error.message : "unknown error"}`;
+  }
+}

@@ -1,0 +1,56 @@
+/** The failures that a caller is meant to understand. Whatever else is thrown is a bug, and the caller is told `INTERNAL` alone. */
+
+/** Every public code, with its HTTP status and the title that problem+json shows (RFC 9457: constant per type). */
+export const problems = {
+  VALIDATION_ERROR: [422, "The request does not fit the schema"],
+  MALFORMED_JSON: [400, "The body is not valid JSON"],
+  BODY_TOO_LARGE: [413, "The body is too large"],
+  ROUTE_NOT_FOUND: [404, "There is nothing at this path"],
+  METHOD_NOT_ALLOWED: [405, "This path does not answer this method"],
+  LIBRARY_NOT_FOUND: [404, "There is no such library"],
+  LIBRARY_ALREADY_EXISTS: [409, "A library of this name exists already"],
+  LIBRARY_ALREADY_DELETED: [409, "The library is deleted already"],
+  BOOKSHELF_NOT_FOUND: [404, "There is no such bookshelf"],
+  BOOKSHELF_ALREADY_EXISTS: [409, "A bookshelf of this name exists already in the library"],
+  BOOKSHELF_ALREADY_DELETED: [409, "The bookshelf is deleted already"],
+  BOOK_NOT_FOUND: [404, "There is no such book"],
+  BOOK_ALREADY_DELETED: [409, "The book is deleted already"],
+  BLOCK_NOT_FOUND: [404, "There is no such block"],
+  BLOCK_ALREADY_DELETED: [409, "The block is deleted already"],
+  TAG_NOT_FOUND: [404, "There is no such tag"],
+  TAG_ALREADY_EXISTS: [409, "A tag of this name exists already"],
+  TAG_ALREADY_DELETED: [409, "The tag is deleted already"],
+  TAG_INVALID_HIERARCHY: [422, "Tags nest three levels deep and not into themselves"],
+  SEARCH_UNAVAILABLE: [503, "Search does not answer at the moment"],
+  DATABASE_UNAVAILABLE: [503, "The database does not answer at the moment"],
+  INTERNAL: [500, "Something went wrong on our side"],
+} as const satisfies Record<string, readonly [status: number, title: string]>;
+
+export type ProblemCode = keyof typeof problems;
+
+/** A failure with a name, told to the caller of the API. `message` is for people and never echoes their input. */
+export class WordloomError extends Error {
+  readonly code: ProblemCode;
+  readonly status: number;
+
+  constructor(code: ProblemCode, message: string = problems[code][1], options?: ErrorOptions) {
+    super(message, options);
+    this.name = "WordloomError";
+    this.code = code;
+    this.status = problems[code][0];
+  }
+}
+
+/** Exit codes of the command line. */
+export const exitCodes = { ok: 0, failed: 1, usage: 2, unreachable: 4, refused: 5 } as const;
+
+/** A command that cannot go on. `message` is one line that names the variable or file to change. */
+export class CommandError extends Error {
+  readonly exitCode: (typeof exitCodes)[keyof typeof exitCodes];
+
+  constructor(kind: Exclude<keyof typeof exitCodes, "ok">, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "CommandError";
+    this.exitCode = exitCodes[kind];
+  }
+}

@@ -1,0 +1,148 @@
+import { sql } from "drizzle-orm";
+import type { Db, Tx } from "../db/client.ts";
+import type { EntityType } from "../db/schema.ts";
+import { append } from "../outbox/append.ts";
+import { type Op, queues, type TraceContext } from "../outbox/event.ts";
+
+/** On whose behalf and because of what a write happens: goes into the chronicle and, as trace context, into the outbox. */
+export type Cause = TraceContext & {
+  readonly actorId: string;
+  readonly source: "api" | "import";
+  readonly correlationId: string | null;
+};
+
+/** What one write did to one entity, as search and the chronicle see it. */
+export type Change = {
+  readonly entityType: EntityType;
+  readonly entityId: string;
+  /** The entity's version after the write. */
+  readonly version: bigint;
+  readonly op: Op;
+  /** e.g. tag_created, book_deleted. */
+  readonly eventType: string;
+  readonly libraryId: string | null;
+  readonly bookId: string | null;
+  /** What is searched; ignored for a delete, whose tombstone keeps no text. */
+  readonly title: string;
+  readonly text: string;
+  /** Small facts for the chronicle, never document text. */
+  readonly payload: Readonly<Record<string, unknown>>;
+};
+
+/** One transaction of the library: what `record` is told commits with the caller's rows, or not at all. */
+export type Unit = {
+  readonly tx: Tx;
+  readonly cause: Cause;
+  readonly record: (changes: readonly Change[]) => Promise<void>;
+};
+
+/** How many events of each kind a committed write appended. */
+export type Appended = ReadonlyMap<
+  string,
+  { readonly eventType: string; readonly entityType: EntityType; readonly count: number }
+>;
+
+const snippetLength = 200;
+
+async function writeSearchIndex(tx: Tx, changes: readonly Change[]): Promise<void> {
+  const rows = JSON.stringify(
+    changes.map((c) => [
+      c.entityType,
+      c.entityId,
+      c.libraryId,
+      c.bookId,
+      c.title,
+      c.text,
+      Array.from(c.text).slice(0, snippetLength).join(""),
+      c.version.toString(),
+      c.op,
+    ]),
+  );
+  // The guard on the version makes an older write of a race lose, whatever the order of commits.
+  await tx.execute(sql`
+    insert into search_index as s (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version, deleted_at)
+    select c->>0, (c->>1)::uuid, (c->>2)::uuid, (c->>3)::uuid,
+           case c->>8 when 'delete' then '' else left(c->>4, 255) end,
+           case c->>8 when 'delete' then '' else c->>5 end,
+           case c->>8 when 'delete' then null else c->>6 end,
+           (c->>7)::bigint, case c->>8 when 'delete' then now() end
+      from jsonb_array_elements(${rows}::jsonb) as r(c)
+        on conflict (entity_type, entity_id) do update
+       set library_id = excluded.library_id, book_id = excluded.book_id, title = excluded.title, text = excluded.text, snippet = excluded.snippet,
+           event_version = excluded.event_version, deleted_at = excluded.deleted_at, updated_at = now()
+     where s.event_version < excluded.event_version`);
+}
+
+async function writeChronicle(
+  tx: Tx,
+  cause: Cause,
+  changes: readonly (Change & { chronicleId: string })[],
+): Promise<void> {
+  const rows = JSON.stringify(
+    changes.map((c) => [
+      c.chronicleId,
+      c.eventType,
+      c.entityType,
+      c.entityId,
+      c.libraryId,
+      c.bookId,
+      c.entityType === "block" ? c.entityId : null,
+      c.payload,
+    ]),
+  );
+  await tx.execute(sql`
+    insert into chronicle_events (id, event_type, entity_type, entity_id, library_id, book_id, block_id, payload, actor_id, actor_kind, source, correlation_id)
+    select (c->>0)::uuid, c->>1, c->>2, (c->>3)::uuid, (c->>4)::uuid, (c->>5)::uuid, (c->>6)::uuid, c->7,
+           ${cause.actorId}::uuid, 'user', ${cause.source}, ${cause.correlationId}
+      from jsonb_array_elements(${rows}::jsonb) as r(c)`);
+}
+
+async function record(tx: Tx, cause: Cause, changes: readonly Change[]): Promise<void> {
+  const told = changes.map((c) => ({ ...c, chronicleId: Bun.randomUUIDv7() }));
+  // Sent together: postgres.js pipelines them on the transaction's connection, one round trip for all four.
+  await Promise.all([
+    writeSearchIndex(tx, changes),
+    writeChronicle(tx, cause, told),
+    append(
+      tx,
+      queues.search,
+      changes.map((c) => ({ entityType: c.entityType, entityId: c.entityId, op: c.op, eventVersion: c.version })),
+      cause,
+    ),
+    append(
+      tx,
+      queues.chronicle,
+      told.map((c) => ({ entityType: "chronicle_event", entityId: c.chronicleId, op: "upsert", eventVersion: 0n })),
+      cause,
+    ),
+  ]);
+}
+
+/**
+ * Runs one write of the library: domain rows, search_index, chronicle event and both outbox rows in ONE transaction (decision 1).
+ * `committed` hears what was appended, after the commit and only then. Throws what `work` throws, with nothing written.
+ */
+export async function write<T>(
+  db: Db,
+  cause: Cause,
+  committed: (appended: Appended) => void,
+  work: (unit: Unit) => Promise<T>,
+): Promise<T> {
+  const appended = new Map<string, { eventType: string; entityType: EntityType; count: number }>();
+  const result = await db.transaction((tx) =>
+    work({
+      tx,
+      cause,
+      record: async (changes) => {
+        await record(tx, cause, changes);
+        for (const { eventType, entityType } of changes) {
+          const seen = appended.get(eventType);
+          if (seen) seen.count += 1;
+          else appended.set(eventType, { eventType, entityType, count: 1 });
+        }
+      },
+    }),
+  );
+  if (appended.size > 0) committed(appended);
+  return result;
+}

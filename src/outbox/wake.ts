@@ -1,0 +1,52 @@
+import { sql } from "drizzle-orm";
+import type { Database } from "../db/client.ts";
+
+const channel = "wordloom_outbox";
+const coalesceMs = 3;
+
+/** Tells workers that there is work: at once in this process, by one NOTIFY every few milliseconds elsewhere. A hint only: the poll finds what a lost one misses. */
+export type WakeUps = {
+  /** Call after the commit. Never throws, never waits. */
+  readonly announce: () => void;
+  /** Calls back on every announcement from here on, of this process and of others; returns the way to stop. */
+  readonly subscribe: (heard: () => void) => () => void;
+  /** Starts hearing other processes. Without it only announcements of this process are heard. */
+  readonly listen: () => Promise<void>;
+  readonly close: () => Promise<void>;
+};
+
+/** The NOTIFY goes out on `database`'s own connections, outside of any write transaction. */
+export function openWakeUps(database: Database): WakeUps {
+  const subscribers = new Set<() => void>();
+  let pending: ReturnType<typeof setTimeout> | undefined;
+  let sending: Promise<unknown> = Promise.resolve();
+  let unlisten: (() => Promise<void>) | undefined;
+  const tell = () => {
+    for (const heard of subscribers) heard();
+  };
+  const send = () => {
+    pending = undefined;
+    sending = database.db.execute(sql`select pg_notify(${channel}, '')`).then(undefined, () => undefined);
+  };
+  return {
+    announce: () => {
+      tell();
+      pending ??= setTimeout(send, coalesceMs);
+    },
+    subscribe: (heard) => {
+      subscribers.add(heard);
+      return () => subscribers.delete(heard);
+    },
+    listen: async () => {
+      unlisten ??= await database.listen(channel, tell);
+    },
+    close: async () => {
+      if (pending !== undefined) {
+        clearTimeout(pending);
+        send();
+      }
+      await sending;
+      await unlisten?.().catch(() => undefined);
+    },
+  };
+}
