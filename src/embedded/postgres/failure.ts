@@ -1,0 +1,61 @@
+import { stat } from "node:fs/promises";
+
+/** Why the embedded server cannot be had. */
+export type StartFailure =
+  | "unsupported_platform"
+  | "permission"
+  | "disk_full"
+  | "other_major"
+  | "missing_library"
+  | "server_exit"
+  | "timeout";
+
+/** The embedded server could not be started; the message names what to do next. */
+export class PostgresStartError extends Error {
+  override readonly name = "PostgresStartError";
+  readonly reason: StartFailure;
+
+  constructor(reason: StartFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
+}
+
+const elsewhere = "Set WORDLOOM_DATA_DIR to a folder that can be used, or DATABASE_URL to a server of your own.";
+
+/** The error for a folder that cannot be used, with its owner and mode if they can be read. */
+export async function unusableFolder(folder: string, uid: number, cause?: unknown): Promise<PostgresStartError> {
+  const seen = await stat(folder).catch(() => undefined);
+  const owner = seen ? ` (it belongs to uid ${seen.uid}, mode ${(seen.mode & 0o777).toString(8)})` : "";
+  const why = uid === process.getuid?.() ? "" : " PostgreSQL does not run as root, so it is started as another user.";
+  return new PostgresStartError(
+    "permission",
+    `PostgreSQL, running as uid ${uid}, cannot use ${folder}${owner}.${why} ${elsewhere}`,
+    { cause },
+  );
+}
+
+/** Turns a file system error into one with a next step; anything else is returned as it is. */
+export async function explain(error: unknown, folder: string, uid: number): Promise<unknown> {
+  if (!(error instanceof Error) || !("code" in error)) return error;
+  if (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS")
+    return unusableFolder("path" in error && typeof error.path === "string" ? error.path : folder, uid, error);
+  if (error.code === "ENOSPC" || error.code === "EDQUOT") return diskFull(folder, error);
+  return error;
+}
+
+/** The error for a server that ended before it was ready, told from the last lines of its log. */
+export function serverExit(folder: string, exitCode: number | string, logTail: string): PostgresStartError {
+  if (/No space left on device|Disk quota exceeded/.test(logTail)) return diskFull(folder, undefined, logTail);
+  if (/error while loading shared libraries|version `(GLIBC|GLIBCXX|CXXABI)/.test(logTail))
+    return new PostgresStartError(
+      "missing_library",
+      `PostgreSQL needs glibc 2.27 or newer and libstdc++ (Debian and Ubuntu: apt-get install libstdc++6), or give DATABASE_URL.\n${logTail}`,
+    );
+  return new PostgresStartError("server_exit", `PostgreSQL ended at start (${exitCode}). Its last lines:\n${logTail}`);
+}
+
+function diskFull(folder: string, cause: unknown, detail = ""): PostgresStartError {
+  const message = `No space left for PostgreSQL in ${folder}: it needs about 150 MB to begin. Free some, or set WORDLOOM_DATA_DIR to another disk.`;
+  return new PostgresStartError("disk_full", detail ? `${message}\n${detail}` : message, { cause });
+}
