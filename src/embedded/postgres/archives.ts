@@ -22,7 +22,7 @@ export async function unpackCluster(folder: string, account: Account): Promise<v
 
 async function unpack(archive: string, folder: string, finish: (draft: string) => Promise<void>): Promise<void> {
   // Beside its place and then renamed: a half-written folder is never seen, and of two racing processes one wins.
-  const draft = `${folder}.${process.pid}.tmp`;
+  const draft = `${folder}.${crypto.randomUUID()}.tmp`;
   try {
     await mkdir(draft, { mode: 0o755 });
     await new Bun.Archive(await Bun.zstdDecompress(await Bun.file(archive).bytes())).extract(draft);

@@ -1,4 +1,5 @@
 import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
 
 /** Why the embedded server cannot be had. */
 export type StartFailure =
@@ -23,14 +24,19 @@ export class PostgresStartError extends Error {
 
 const elsewhere = "Set WORDLOOM_DATA_DIR to a folder that can be used, or DATABASE_URL to a server of your own.";
 
-/** The error for a folder that cannot be used, with its owner and mode if they can be read. */
+/** The error for a folder that cannot be used. It names the folder itself or, of one that is not there, the nearest that is. */
 export async function unusableFolder(folder: string, uid: number, cause?: unknown): Promise<PostgresStartError> {
-  const seen = await stat(folder).catch(() => undefined);
-  const owner = seen ? ` (it belongs to uid ${seen.uid}, mode ${(seen.mode & 0o777).toString(8)})` : "";
-  const why = uid === process.getuid?.() ? "" : " PostgreSQL does not run as root, so it is started as another user.";
+  let path = folder;
+  let seen = await stat(path).catch(() => undefined);
+  while (!seen && path !== dirname(path)) {
+    path = dirname(path);
+    seen = await stat(path).catch(() => undefined);
+  }
+  const owner = seen ? ` (owner ${seen.uid}, mode ${(seen.mode & 0o777).toString(8)})` : "";
+  const why = uid === process.getuid?.() ? "" : " It does not run as root, so root starts it as another user.";
   return new PostgresStartError(
     "permission",
-    `PostgreSQL, running as uid ${uid}, cannot use ${folder}${owner}.${why} ${elsewhere}`,
+    `PostgreSQL, as uid ${uid}, cannot use ${path}${owner}.${why} ${elsewhere}`,
     { cause },
   );
 }

@@ -38,11 +38,12 @@ export async function prepareFolders(dataDir: string): Promise<{ folders: Folder
       socketDir: socketDirFor(home),
       log: join(home, "postgres.log"),
     };
+    const old = await exists(folders.cluster);
+    if (old) await requireSameMajor(folders.cluster);
     await Promise.all([
       (await exists(folders.server)) || unpackServer(folders.server),
-      (await exists(folders.cluster)) || unpackCluster(folders.cluster, account),
+      old || unpackCluster(folders.cluster, account),
     ]);
-    await requireSameMajor(folders.cluster);
     await makePrivate(folders.socketDir, account);
     return { folders, account };
   } catch (error) {
