@@ -48,7 +48,7 @@ export function parseDatabaseUrl(text: string): DatabaseAddress {
     port,
     socketPath: folder?.startsWith("/") ? `${folder}/.s.PGSQL.${port}` : undefined,
     database,
-    user: url.username === "" ? "postgres" : decodeURIComponent(url.username),
+    user: url.username === "" ? (url.searchParams.get("user") ?? "postgres") : decodeURIComponent(url.username),
     password: url.password === "" ? undefined : decodeURIComponent(url.password),
     tls,
   };

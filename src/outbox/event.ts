@@ -1,4 +1,5 @@
 import type { EntityType } from "../db/schema.ts";
+import { projections } from "../telemetry/keys.ts";
 
 /**
  * The words of the queue. An event says which entity changed and to which version, never what it is now.
@@ -14,8 +15,8 @@ import type { EntityType } from "../db/schema.ts";
 
 /** A projection with its queue. Names are those of the operator documents. */
 export const queues = {
-  search: { projection: "search_index_to_elastic", short: "search", table: "search_outbox_events" },
-  chronicle: { projection: "chronicle_events_to_entries", short: "chronicle", table: "chronicle_outbox_events" },
+  search: { projection: projections.search, short: "search", table: "search_outbox_events" },
+  chronicle: { projection: projections.chronicle, short: "chronicle", table: "chronicle_outbox_events" },
 } as const;
 export type Queue = (typeof queues)[keyof typeof queues];
 export type ProjectionName = Queue["projection"];

@@ -1,0 +1,69 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import type { Queue, TraceContext } from "./event.ts";
+
+export type Reclaimed = TraceContext & {
+  readonly id: bigint;
+  /** Who held it. */
+  readonly from: string | null;
+  readonly claimBatchId: string | null;
+  readonly why: "lease_expired" | "max_processing_seconds";
+  /** failed: it was lost so often that it is taken for the cause. */
+  readonly status: "pending" | "failed";
+  readonly reclaimCount: number;
+};
+
+type Row = {
+  id: string;
+  held_by: string | null;
+  held_batch: string | null;
+  last_reclaimed_reason: Reclaimed["why"];
+  status: Reclaimed["status"];
+  reclaim_count: number;
+  traceparent: string | null;
+  tracestate: string | null;
+};
+
+const atOnce = 1000;
+
+/**
+ * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, and writes who took them, from whom, when and why.
+ * A row that was lost `maxReclaims` times is failed: whatever holds it dies. `attempts` stays: the send may have happened.
+ */
+export async function reclaim(
+  db: Db,
+  queue: Queue,
+  by: string,
+  maxProcessingMs: number,
+  maxReclaims: number,
+): Promise<Reclaimed[]> {
+  const rows = await db.execute<Row>(sql`
+    with lapsed as materialized (
+      select id, owner, claim_batch_id, case when lease_until < now() then 'lease_expired' else 'max_processing_seconds' end as why
+        from ${sql.identifier(`${queue.table}_live`)}
+       where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')
+       order by lease_until
+       limit ${atOnce}
+         for update skip locked
+    )
+    update ${sql.identifier(`${queue.table}_live`)} e
+       set status = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'failed' else 'pending' end,
+           error_reason = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'lease_expired' else e.error_reason end,
+           error = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
+           next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then null else now() end,
+           reclaim_count = e.reclaim_count + 1, last_reclaimed_at = now(), last_reclaimed_by = ${by}, last_reclaimed_from = l.owner, last_reclaimed_reason = l.why,
+           owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
+      from lapsed l
+     where e.id = l.id
+    returning e.id::text, l.owner as held_by, l.claim_batch_id as held_batch, e.last_reclaimed_reason, e.status, e.reclaim_count, e.traceparent, e.tracestate`);
+  return rows.map((row) => ({
+    id: BigInt(row.id),
+    from: row.held_by,
+    claimBatchId: row.held_batch,
+    why: row.last_reclaimed_reason,
+    status: row.status,
+    reclaimCount: row.reclaim_count,
+    traceparent: row.traceparent,
+    tracestate: row.tracestate,
+  }));
+}

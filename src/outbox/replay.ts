@@ -1,0 +1,50 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import type { Queue } from "./event.ts";
+
+export type ReplayRequest = {
+  /** Who asks, and why: both are kept for ever. */
+  readonly by: string;
+  readonly reason: string;
+  readonly limit: number;
+  readonly entityType?: string | undefined;
+  /** Only events that failed within the last so many hours. */
+  readonly sinceHours?: number | undefined;
+  readonly ids?: readonly bigint[] | undefined;
+};
+
+function chosen(queue: Queue, request: ReplayRequest) {
+  return sql`
+    select id, error_reason, error, attempts from ${sql.identifier(`${queue.table}_live`)}
+     where status = 'failed'
+       ${request.entityType === undefined ? sql`` : sql`and entity_type = ${request.entityType}`}
+       ${request.sinceHours === undefined ? sql`` : sql`and updated_at > now() - ${request.sinceHours}::float8 * interval '1 hour'`}
+       ${request.ids === undefined ? sql`` : sql`and id = any(${`{${request.ids.join(",")}}`}::bigint[])`}
+     order by id limit ${request.limit}`;
+}
+
+/** The failed events that such a replay would revive. */
+export async function replayable(db: Db, queue: Queue, request: ReplayRequest): Promise<bigint[]> {
+  const rows = await db.execute<{ id: string }>(sql`select id::text from (${chosen(queue, request)}) c`);
+  return rows.map((row) => BigInt(row.id));
+}
+
+/**
+ * Puts failed events back into the queue, at most `limit`, with an audit row each in the same statement: failed never revives without one.
+ * `attempts` goes on counting; what counts towards the limit starts anew. Returns the ids.
+ */
+export async function replay(db: Db, queue: Queue, request: ReplayRequest): Promise<bigint[]> {
+  const rows = await db.execute<{ id: string }>(sql`
+    with chosen as materialized (${chosen(queue, request)} for update skip locked),
+    audit as (
+      insert into outbox_replays (projection, replayed_by, reason, event_id, error_reason, error, attempts)
+      select ${queue.projection}, ${request.by}, ${request.reason}, id, error_reason, error, attempts from chosen
+    )
+    update ${sql.identifier(`${queue.table}_live`)} e
+       set status = 'pending', counted_attempts = 0, reclaim_count = 0, next_retry_at = now(), updated_at = now(),
+           replay_count = e.replay_count + 1, last_replayed_at = now(), last_replayed_by = ${request.by}, last_replayed_reason = ${request.reason}
+      from chosen c
+     where e.id = c.id
+    returning e.id::text`);
+  return rows.map((row) => BigInt(row.id));
+}

@@ -1,0 +1,25 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import type { Queue } from "./event.ts";
+
+/** Deletes up to `step` processed events older than `hours`, oldest first. Returns how many; fewer than `step` means that none is left. */
+export async function pruneDone(db: Db, queue: Queue, hours: number, step: number): Promise<number> {
+  const done = sql.identifier(`${queue.table}_done`);
+  const rows = await db.execute(sql`
+    delete from ${done} where id in (
+      select id from ${done} where processed_at < now() - ${hours}::float8 * interval '1 hour' order by processed_at limit ${step} for update skip locked)
+    returning 1`);
+  return rows.length;
+}
+
+/**
+ * When the oldest unfinished event was appended (null when there is none): a tombstone older than every unfinished event can go, because none of them
+ * can still bring its entity back.
+ */
+export async function oldestUnfinished(db: Db, queue: Queue): Promise<string | null> {
+  const live = sql.identifier(`${queue.table}_live`);
+  const [row] = await db.execute<{ oldest: string | null }>(
+    sql`select min(created_at)::text as oldest from ${live} where status in ('pending', 'processing')`,
+  );
+  return row?.oldest ?? null;
+}

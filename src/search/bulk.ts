@@ -1,0 +1,166 @@
+import { type Client, errors } from "@elastic/elasticsearch";
+
+/** One document's place in a bulk request. `version` is the entity's; Elasticsearch keeps the highest (version_type external). */
+export type BulkItem = { readonly id: string; readonly version: bigint } & (
+  | { readonly op: "index"; readonly source: string }
+  | { readonly op: "delete" }
+);
+
+/** Why a whole request failed. `unknown` outcomes may have been applied. */
+export type RequestFailure =
+  | { readonly kind: "connect"; readonly detail: string }
+  | { readonly kind: "lost"; readonly detail: string }
+  | { readonly kind: "timeout"; readonly detail: string }
+  | { readonly kind: "unreadable"; readonly detail: string }
+  | {
+      readonly kind: "http";
+      readonly status: number;
+      readonly errorType: string | null;
+      readonly detail: string;
+      readonly retryAfterMs: number | null;
+    };
+
+/** What the engine says of one item. */
+export type ItemAnswer = {
+  readonly status: number;
+  readonly errorType: string | null;
+  readonly detail: string;
+  readonly storedVersion: bigint | null;
+};
+
+/** What became of one item: an answer, a failure of the request that carried it, or no answer where one was owed. */
+export type ItemResult =
+  | ({ readonly kind: "answered" } & ItemAnswer)
+  | { readonly kind: "failed"; readonly failure: RequestFailure }
+  | { readonly kind: "unanswered" };
+
+const connectCodes = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ConnectionRefused",
+  "FailedToOpenSocket",
+]);
+const detailLength = 500;
+
+/** Bytes that an item takes in the body of a request. */
+export function itemBytes(item: BulkItem): number {
+  return Buffer.byteLength(item.id) + 100 + (item.op === "index" ? Buffer.byteLength(item.source) : 0);
+}
+
+/** The version is written as digits: a JS number would round it. */
+function lines(item: BulkItem): string {
+  const action = `{"${item.op}":{"_id":${JSON.stringify(item.id)},"version":${item.version},"version_type":"external"}}\n`;
+  return item.op === "index" ? `${action}${item.source}\n` : action;
+}
+
+/** The body of a bulk request (NDJSON). Made ahead, so that the next request waits for the engine and not for us. */
+export function bulkBody(items: readonly BulkItem[]): string {
+  return items.map(lines).join("");
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : "";
+}
+
+/** "…: version conflict, current version [5] is higher or equal to the one provided [5]": the only place that names the stored version. */
+function storedVersion(reason: string): bigint | null {
+  const digits = /current version \[(\d+)\]/.exec(reason)?.[1];
+  return digits === undefined ? null : BigInt(digits);
+}
+
+function readItem(raw: unknown, item: BulkItem): ItemResult {
+  const answer = isRecord(raw) ? raw[item.op] : undefined;
+  if (!isRecord(answer) || answer["_id"] !== item.id || typeof answer["status"] !== "number")
+    return { kind: "unanswered" };
+  const error = isRecord(answer["error"]) ? answer["error"] : undefined;
+  const cause = error && isRecord(error["caused_by"]) ? textOf(error["caused_by"]["reason"]) : "";
+  const reason = textOf(error?.["reason"]);
+  return {
+    kind: "answered",
+    status: answer["status"],
+    errorType: error ? textOf(error["type"]) || null : null,
+    detail: (cause === "" ? reason : `${reason} (${cause})`).slice(0, detailLength),
+    storedVersion: answer["status"] === 409 ? storedVersion(reason) : null,
+  };
+}
+
+/** Answers come in the order of the request; an answer that is missing, surplus or about another document leaves its item unanswered. */
+function readItems(body: unknown, items: readonly BulkItem[]): ItemResult[] {
+  const answers = isRecord(body) && Array.isArray(body["items"]) ? (body["items"] as unknown[]) : undefined;
+  if (answers === undefined) {
+    const failure: RequestFailure = { kind: "unreadable", detail: "the answer to a bulk request has no items" };
+    return items.map(() => ({ kind: "failed", failure }));
+  }
+  return items.map((item, i) => readItem(answers[i], item));
+}
+
+function httpFailure(error: errors.ResponseError): RequestFailure {
+  const body: unknown = error.meta.body;
+  const problem = isRecord(body) && isRecord(body["error"]) ? body["error"] : undefined;
+  const header: unknown = error.meta.headers?.["retry-after"];
+  const seconds = typeof header === "string" ? Number(header) : Number.NaN;
+  return {
+    kind: "http",
+    status: error.statusCode ?? 0,
+    errorType: problem ? textOf(problem["type"]) || null : null,
+    detail: (textOf(problem?.["reason"]) || `HTTP ${error.statusCode}`).slice(0, detailLength),
+    retryAfterMs: Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : null,
+  };
+}
+
+function codeOf(error: Error): string {
+  for (let e: unknown = error; e instanceof Error; e = e.cause)
+    if ("code" in e && typeof e.code === "string") return e.code;
+  return /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH/.exec(error.message)?.[0] ?? "";
+}
+
+function failureOf(error: unknown): RequestFailure {
+  if (error instanceof errors.ResponseError) return httpFailure(error);
+  if (error instanceof errors.TimeoutError || error instanceof errors.RequestAbortedError)
+    return { kind: "timeout", detail: error.message.slice(0, detailLength) };
+  if (error instanceof errors.DeserializationError) return { kind: "unreadable", detail: "the answer is not JSON" };
+  if (error instanceof errors.ProductNotSupportedError)
+    return { kind: "unreadable", detail: "the answer does not come from Elasticsearch" };
+  if (error instanceof errors.ConnectionError || error instanceof errors.NoLivingConnectionsError) {
+    const code = codeOf(error);
+    const detail = `${code === "" ? "" : `${code}: `}${error.message}`.slice(0, detailLength);
+    // Refused before anything was sent, or cut off afterwards: then it may have been applied.
+    return connectCodes.has(code) ? { kind: "connect", detail } : { kind: "lost", detail };
+  }
+  throw error;
+}
+
+/**
+ * Sends one `_bulk` request to `index` (an alias: a missing one is an error, never made up). Returns one result per item, in order. Never retries, never throws for what the
+ * engine or the network does; `signal` and `timeoutMs` end it in time, with an unknown outcome.
+ */
+export async function sendBulk(
+  client: Client,
+  index: string,
+  items: readonly BulkItem[],
+  body: string,
+  options: { timeoutMs: number; signal: AbortSignal },
+): Promise<ItemResult[]> {
+  try {
+    const answer = await client.transport.request(
+      {
+        method: "POST",
+        path: `/${encodeURIComponent(index)}/_bulk`,
+        bulkBody: body,
+        querystring: { require_alias: true },
+      },
+      { signal: options.signal, requestTimeout: options.timeoutMs, maxRetries: 0 },
+    );
+    return readItems(answer, items);
+  } catch (error) {
+    const failure = failureOf(error);
+    return items.map(() => ({ kind: "failed", failure }));
+  }
+}

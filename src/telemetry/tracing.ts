@@ -1,0 +1,208 @@
+import { hostname } from "node:os";
+import { context, type Tracer, trace } from "@opentelemetry/api";
+import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
+import { type ExportResult, ExportResultCode } from "@opentelemetry/core";
+import { OTLPTraceExporter as JsonExporter } from "@opentelemetry/exporter-trace-otlp-http";
+import { OTLPTraceExporter as ProtobufExporter } from "@opentelemetry/exporter-trace-otlp-proto";
+import { resourceFromAttributes } from "@opentelemetry/resources";
+import {
+  AlwaysOffSampler,
+  AlwaysOnSampler,
+  BasicTracerProvider,
+  BatchSpanProcessor,
+  ParentBasedSampler,
+  type ReadableSpan,
+  type Sampler,
+  type SpanExporter,
+  type SpanProcessor,
+  TraceIdRatioBasedSampler,
+} from "@opentelemetry/sdk-trace-base";
+import type { Config } from "../config.ts";
+import { obsSchema, type ServiceName, services } from "./keys.ts";
+
+/** Why a span did not reach the collector. */
+export type DropReason = "queue_full" | "export_failed" | "shutdown";
+
+export type Tracing = {
+  readonly enabled: boolean;
+  readonly tracer: Tracer;
+  /** What start-up tells about tracing (operator documents, tracing.startup). */
+  readonly startup: TracingStartup;
+  /** Sends what is left, for at most two seconds; what is left then is counted as dropped. Never throws. */
+  readonly close: () => Promise<void>;
+};
+
+export type TracingStartup =
+  | { readonly enabled: false; readonly reason: "not_enabled" | "otel_sdk_disabled" }
+  | {
+      readonly enabled: true;
+      readonly otel_service_name: string;
+      readonly otlp_protocol: string;
+      readonly otlp_target: string | null;
+      readonly exporter_configured: boolean;
+      readonly exporter_reason: "configured" | "no_otlp_target";
+      readonly sampler: string;
+      readonly sampler_arg: number;
+    };
+
+const queueSize = 8192;
+const exportSize = 512;
+const exportTimeoutMs = 3000;
+const flushMs = 2000;
+
+/** The collector's traces endpoint, and the same without credentials for logs. */
+function endpoint(config: Config): string | undefined {
+  if (config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT !== undefined) return config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
+  const base = config.OTEL_EXPORTER_OTLP_ENDPOINT;
+  return base === undefined ? undefined : `${base.replace(/\/+$/, "")}/v1/traces`;
+}
+
+/** A URL for people: without user, password and query. */
+function withoutCredentials(url: string): string {
+  const { protocol, host, pathname } = new URL(url);
+  return `${protocol}//${host}${pathname}`;
+}
+
+/** True where an OTLP/HTTP client is pointed at the port that speaks gRPC: nothing would ever arrive, and nobody would say why. */
+export function pointsAtGrpc(config: Config): boolean {
+  const url = endpoint(config);
+  return url !== undefined && new URL(url).port === "4317";
+}
+
+function createSampler(config: Config): Sampler {
+  const ratio = () => new TraceIdRatioBasedSampler(config.OTEL_TRACES_SAMPLER_ARG);
+  switch (config.OTEL_TRACES_SAMPLER) {
+    case "always_on":
+      return new AlwaysOnSampler();
+    case "always_off":
+      return new AlwaysOffSampler();
+    case "traceidratio":
+      return ratio();
+    case "parentbased_always_on":
+      return new ParentBasedSampler({ root: new AlwaysOnSampler() });
+    case "parentbased_always_off":
+      return new ParentBasedSampler({ root: new AlwaysOffSampler() });
+    case "parentbased_traceidratio":
+      return new ParentBasedSampler({ root: ratio() });
+    default:
+      return config.OTEL_TRACES_SAMPLER satisfies never;
+  }
+}
+
+function parseExporterHeaders(text: string | undefined): Record<string, string> {
+  const pairs = (text ?? "").split(",").flatMap((pair) => {
+    const at = pair.indexOf("=");
+    return at > 0 ? [[pair.slice(0, at).trim(), decodeURIComponent(pair.slice(at + 1).trim())] as const] : [];
+  });
+  return Object.fromEntries(pairs);
+}
+
+/**
+ * Hands spans to the SDK's batch processor and knows of each what became of it: the SDK drops silently when its queue is full or an export fails.
+ * Every export is tried anew, so a collector that was down is found again.
+ */
+function countingProcessor(
+  exporter: SpanExporter,
+  dropped: (reason: DropReason, count: number) => void,
+): SpanProcessor & { readonly waiting: () => number } {
+  let waiting = 0;
+  const counted: SpanExporter = {
+    export: (spans: ReadableSpan[], done: (result: ExportResult) => void) => {
+      exporter.export(spans, (result) => {
+        waiting -= spans.length;
+        if (result.code !== ExportResultCode.SUCCESS) dropped("export_failed", spans.length);
+        // A failure is counted above; told to the SDK it would only be logged a second time.
+        done({ code: ExportResultCode.SUCCESS });
+      });
+    },
+    shutdown: () => exporter.shutdown(),
+    forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
+  };
+  const batches = new BatchSpanProcessor(counted, {
+    maxQueueSize: queueSize,
+    maxExportBatchSize: exportSize,
+    scheduledDelayMillis: 500,
+    exportTimeoutMillis: exportTimeoutMs,
+  });
+  return {
+    onStart: (span, parent) => batches.onStart(span, parent),
+    onEnd: (span) => {
+      if (waiting >= queueSize) return dropped("queue_full", 1);
+      waiting += 1;
+      batches.onEnd(span);
+    },
+    forceFlush: () => batches.forceFlush(),
+    shutdown: () => batches.shutdown(),
+    waiting: () => waiting,
+  };
+}
+
+/**
+ * Starts tracing for one service. Opt-in (WORDLOOM_TRACING_ENABLED); OTEL_SDK_DISABLED wins. One process may hold several services, each with its own resource.
+ * `dropped` hears of every span that does not reach the collector. `exporter` replaces the one of the configuration in tests.
+ */
+export function openTracing(
+  config: Config,
+  service: ServiceName,
+  version: string,
+  dropped: (reason: DropReason, count: number) => void,
+  exporter?: SpanExporter,
+): Tracing {
+  if (config.OTEL_SDK_DISABLED || !config.WORDLOOM_TRACING_ENABLED) {
+    const reason = config.OTEL_SDK_DISABLED ? "otel_sdk_disabled" : "not_enabled";
+    return {
+      enabled: false,
+      tracer: trace.getTracer("wordloom-off"),
+      startup: { enabled: false, reason },
+      close: () => Promise.resolve(),
+    };
+  }
+  // Global and idempotent: the first one stays.
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+  const name = config.OTEL_SERVICE_NAME ?? services[service];
+  const url = endpoint(config);
+  const options = {
+    timeoutMillis: exportTimeoutMs,
+    headers: parseExporterHeaders(config.OTEL_EXPORTER_OTLP_HEADERS),
+    ...(url === undefined ? {} : { url }),
+  };
+  const target =
+    exporter ??
+    (url === undefined
+      ? undefined
+      : config.OTEL_EXPORTER_OTLP_PROTOCOL === "http/json"
+        ? new JsonExporter(options)
+        : new ProtobufExporter(options));
+  const processor = target && countingProcessor(target, dropped);
+  const provider = new BasicTracerProvider({
+    resource: resourceFromAttributes({
+      "service.name": name,
+      "service.version": version,
+      "service.instance.id": `${hostname()}:${process.pid}`,
+      "deployment.environment.name": config.WORDLOOM_ENV,
+      "wordloom.obs_schema": obsSchema,
+    }),
+    sampler: createSampler(config),
+    spanLimits: { linkCountLimit: 128 },
+    spanProcessors: processor ? [processor] : [],
+  });
+  return {
+    enabled: true,
+    tracer: provider.getTracer(name),
+    startup: {
+      enabled: true,
+      otel_service_name: name,
+      otlp_protocol: config.OTEL_EXPORTER_OTLP_PROTOCOL,
+      otlp_target: url === undefined ? null : withoutCredentials(url),
+      exporter_configured: target !== undefined,
+      exporter_reason: target === undefined ? "no_otlp_target" : "configured",
+      sampler: config.OTEL_TRACES_SAMPLER,
+      sampler_arg: config.OTEL_TRACES_SAMPLER_ARG,
+    },
+    close: async () => {
+      await Promise.race([provider.shutdown().catch(() => undefined), Bun.sleep(flushMs)]);
+      const left = processor?.waiting() ?? 0;
+      if (left > 0) dropped("shutdown", left);
+    },
+  };
+}
