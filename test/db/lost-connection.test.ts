@@ -1,0 +1,61 @@
+import { afterAll, expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
+import type { Tx } from "../../src/db/client.ts";
+import { rejection } from "../support/library.ts";
+import { testDatabase } from "../support/postgres.ts";
+
+const database = await testDatabase();
+// One connection, so that whoever comes next gets the one that was lost.
+const pool = database.open({ max: 1 });
+const killer = database.open({ max: 1 });
+afterAll(async () => {
+  await pool.close();
+  await killer.close();
+});
+await killer.db.execute(sql`create table written (by text)`);
+
+const pidOf = async (tx: Tx) => (await tx.execute<{ pid: number }>(sql`select pg_backend_pid() as pid`))[0]?.pid ?? 0;
+const kill = (pid: number) => killer.db.execute(sql`select pg_terminate_backend(${pid}, 5000)`);
+const written = async () => (await killer.db.execute<{ by: string }>(sql`select by from written`)).map((r) => r.by);
+
+test("what a transaction sends after its connection was lost does not run inside the next one", async () => {
+  const resume = Promise.withResolvers<void>();
+  const lost = Promise.withResolvers<void>();
+  const outcome: { error?: unknown } = {};
+  const dead = pool.db
+    .transaction(async (tx) => {
+      await kill(await pidOf(tx));
+      lost.resolve();
+      await resume.promise;
+      await tx.execute(sql`insert into written values ('dead')`);
+    })
+    .catch((error: unknown) => {
+      outcome.error = error;
+    });
+  await lost.promise;
+  await pool.db.transaction(async (tx) => {
+    await tx.execute(sql`insert into written values ('alive')`);
+    resume.resolve();
+    await dead;
+    // A turn of the event loop for whatever the dead transaction still sends.
+    await tx.execute(sql`select 1`);
+    await tx.execute(sql`select 2`);
+  });
+  expect(outcome.error).toBeInstanceOf(Error);
+  expect(await written()).toEqual(["alive"]);
+});
+
+test("a pool outlives connections that are lost inside a query, between two queries and before the commit", async () => {
+  for (const when of ["query", "between", "commit", "query", "between", "commit"]) {
+    const failed = pool.db.transaction(async (tx) => {
+      await tx.execute(sql`insert into written values ('never')`);
+      const pid = await pidOf(tx);
+      if (when === "query") await tx.execute(sql`select pg_terminate_backend(pg_backend_pid())`);
+      else await kill(pid);
+      if (when === "between") await tx.execute(sql`insert into written values ('never')`);
+    });
+    expect(await rejection(failed)).toBeInstanceOf(Error);
+    expect(await pool.db.execute<{ n: number }>(sql`select 1 as n`)).toMatchObject([{ n: 1 }]);
+  }
+  expect(await written()).toEqual(["alive"]);
+});
