@@ -6,6 +6,7 @@ import {
   jsonb,
   numeric,
   pgTable,
+  primaryKey,
   text,
   timestamp,
   uuid,
@@ -163,3 +164,17 @@ export const chronicleEvents = pgTable("chronicle_events", {
   actorKind: varchar("actor_kind", { length: 32 }).notNull().default("unknown"),
   correlationId: varchar("correlation_id", { length: 128 }),
 });
+
+export const chronicleEventDedupeState = pgTable(
+  "chronicle_event_dedupe_state",
+  {
+    eventType: varchar("event_type", { length: 64 }).notNull(),
+    bookId: uuid("book_id").notNull(),
+    blockId: uuid("block_id").notNull(),
+    actorId: uuid("actor_id").notNull(),
+    windowSeconds: integer("window_seconds").notNull(),
+    lastBucket: bigint("last_bucket", { mode: "bigint" }).notNull(),
+    updatedAt: at("updated_at").notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.eventType, t.bookId, t.blockId, t.actorId, t.windowSeconds] })],
+);

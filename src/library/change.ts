@@ -27,22 +27,33 @@ export type Change = {
   readonly text: string;
   /** Small facts for the chronicle, never document text. */
   readonly payload: Readonly<Record<string, unknown>>;
+  /** False when the chronicle has this already (dedupe of frequent changes); search hears of every change. */
+  readonly chronicled?: boolean;
 };
 
-/** One transaction of the library: what `record` is told commits with the caller's rows, or not at all. */
+/** One open transaction of the library. What `record` is told commits with the verb's own rows, or not at all: every verb calls it for all that it wrote. */
 export type Unit = {
   readonly tx: Tx;
   readonly cause: Cause;
   readonly record: (changes: readonly Change[]) => Promise<void>;
 };
 
-/** How many events of each kind a committed write appended. */
+/** How many events of each kind a committed write appended: `count` to the search queue, `chronicled` to the chronicle's. */
 export type Appended = ReadonlyMap<
   string,
-  { readonly eventType: string; readonly entityType: EntityType; readonly count: number }
+  { readonly eventType: string; readonly entityType: EntityType; readonly count: number; readonly chronicled: number }
 >;
 
 const snippetLength = 200;
+/** Changes per statement: keeps each one far below the statement timeout, however much one write deletes. */
+const recordedAtOnce = 2000;
+
+/** The first characters as people count them: a slice of UTF-16 units could end in half of one, which Postgres refuses. */
+export function firstCharacters(text: string, count: number): string {
+  return Array.from(text.slice(0, 2 * count))
+    .slice(0, count)
+    .join("");
+}
 
 async function writeSearchIndex(tx: Tx, changes: readonly Change[]): Promise<void> {
   const rows = JSON.stringify(
@@ -53,7 +64,7 @@ async function writeSearchIndex(tx: Tx, changes: readonly Change[]): Promise<voi
       c.bookId,
       c.title,
       c.text,
-      Array.from(c.text).slice(0, snippetLength).join(""),
+      firstCharacters(c.text, snippetLength),
       c.version.toString(),
       c.op,
     ]),
@@ -78,6 +89,7 @@ async function writeChronicle(
   cause: Cause,
   changes: readonly (Change & { chronicleId: string })[],
 ): Promise<void> {
+  if (changes.length === 0) return;
   const rows = JSON.stringify(
     changes.map((c) => [
       c.chronicleId,
@@ -98,7 +110,7 @@ async function writeChronicle(
 }
 
 async function record(tx: Tx, cause: Cause, changes: readonly Change[]): Promise<void> {
-  const told = changes.map((c) => ({ ...c, chronicleId: Bun.randomUUIDv7() }));
+  const told = changes.filter((c) => c.chronicled !== false).map((c) => ({ ...c, chronicleId: Bun.randomUUIDv7() }));
   // Sent together: postgres.js pipelines them on the transaction's connection, one round trip for all four.
   await Promise.all([
     writeSearchIndex(tx, changes),
@@ -128,17 +140,19 @@ export async function write<T>(
   committed: (appended: Appended) => void,
   work: (unit: Unit) => Promise<T>,
 ): Promise<T> {
-  const appended = new Map<string, { eventType: string; entityType: EntityType; count: number }>();
+  const appended = new Map<string, { eventType: string; entityType: EntityType; count: number; chronicled: number }>();
   const result = await db.transaction((tx) =>
     work({
       tx,
       cause,
       record: async (changes) => {
-        await record(tx, cause, changes);
-        for (const { eventType, entityType } of changes) {
-          const seen = appended.get(eventType);
-          if (seen) seen.count += 1;
-          else appended.set(eventType, { eventType, entityType, count: 1 });
+        for (let at = 0; at < changes.length; at += recordedAtOnce)
+          await record(tx, cause, changes.slice(at, at + recordedAtOnce));
+        for (const { eventType, entityType, chronicled } of changes) {
+          const sum = appended.get(eventType) ?? { eventType, entityType, count: 0, chronicled: 0 };
+          sum.count += 1;
+          if (chronicled !== false) sum.chronicled += 1;
+          appended.set(eventType, sum);
         }
       },
     }),

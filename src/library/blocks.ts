@@ -1,0 +1,172 @@
+import { and, eq, getTableColumns, isNull, sql } from "drizzle-orm";
+import type { Db, Tx } from "../db/client.ts";
+import { blocks, type blockTypes, books } from "../db/schema.ts";
+import { WordloomError } from "../errors.ts";
+import type { Change, Unit } from "./change.ts";
+import { undeletable } from "./refusal.ts";
+
+export type Block = typeof blocks.$inferSelect;
+
+export type BlockFields = {
+  readonly type: (typeof blockTypes)[number];
+  readonly content: string;
+  readonly headingLevel?: number | null;
+  /** JSON text. */
+  readonly meta?: string | null;
+};
+
+const changed = (block: Block, libraryId: string, eventType: string, payload: Change["payload"]): Change => ({
+  entityType: "block",
+  entityId: block.id,
+  version: block.version,
+  op: block.softDeletedAt === null ? "upsert" : "delete",
+  eventType,
+  libraryId,
+  bookId: block.bookId,
+  title: "",
+  text: block.content,
+  payload,
+});
+
+/** The two positions that new blocks go between; `before` null: at the end. */
+type Gap = { readonly after: string; readonly before: string | null };
+
+/** A statement has 65,535 parameters at most. */
+const blocksAtOnce = 500;
+
+const smallestStep = "0.000000000000000002";
+
+async function gapAfter(tx: Tx, bookId: string, afterId: string | undefined): Promise<Gap> {
+  if (afterId === undefined) {
+    const [end] = await tx.execute<{ after: string }>(
+      sql`select coalesce(max("order"), 0)::text as after from blocks where book_id = ${bookId}`,
+    );
+    return { after: end?.after ?? "0", before: null };
+  }
+  const [gap] = await tx.execute<Gap>(sql`
+    select a."order"::text as after,
+           (select min(n."order")::text from blocks n where n.book_id = a.book_id and n."order" > a."order") as before
+      from blocks a
+     where a.id = ${afterId} and a.book_id = ${bookId} and a.soft_deleted_at is null`);
+  if (!gap) throw new WordloomError("BLOCK_NOT_FOUND", "There is no such block to put it after");
+  return gap;
+}
+
+/**
+ * A gap with room for `count` blocks. Eighteen decimals are used up by about sixty inserts at one place; then the whole book is numbered anew.
+ * That is no write of the blocks (nobody sees it but as the same sequence), so their versions stay.
+ */
+async function roomFor(tx: Tx, bookId: string, afterId: string | undefined, count: number): Promise<Gap> {
+  const gap = await gapAfter(tx, bookId, afterId);
+  if (gap.before === null) return gap;
+  const [room] = await tx.execute<{ fits: boolean }>(
+    sql`select (${gap.before}::numeric - ${gap.after}::numeric) / ${count + 1} > ${smallestStep}::numeric as fits`,
+  );
+  if (room?.fits) return gap;
+  await tx.execute(sql`
+    update blocks b set "order" = n.place
+      from (select id, row_number() over (order by "order", id) as place from blocks where book_id = ${bookId}) n
+     where b.id = n.id`);
+  return await gapAfter(tx, bookId, afterId);
+}
+
+/**
+ * Puts new blocks into a book, in the order given: after the block `afterId`, or at the end. The book's row is locked exclusively until the commit:
+ * that keeps it from being deleted meanwhile, and gives no two concurrent inserts the same place. Throws BOOK_NOT_FOUND, BLOCK_NOT_FOUND.
+ */
+export async function createBlocks(
+  unit: Unit,
+  bookId: string,
+  fields: readonly BlockFields[],
+  afterId?: string,
+): Promise<Block[]> {
+  const [book] = await unit.tx
+    .select({ libraryId: books.libraryId })
+    .from(books)
+    .where(and(eq(books.id, bookId), isNull(books.softDeletedAt)))
+    .for("no key update");
+  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  if (fields.length === 0) return [];
+  const { after, before } = await roomFor(unit.tx, bookId, afterId, fields.length);
+  const step = before === null ? sql`1` : sql`((${before}::numeric - ${after}::numeric) / ${fields.length + 1})`;
+  const created: Block[] = [];
+  for (let at = 0; at < fields.length; at += blocksAtOnce) {
+    const rows = await unit.tx
+      .insert(blocks)
+      .values(
+        fields.slice(at, at + blocksAtOnce).map((block, i) => ({
+          id: Bun.randomUUIDv7(),
+          bookId,
+          type: block.type,
+          content: block.content,
+          headingLevel: block.headingLevel ?? null,
+          meta: block.meta ?? null,
+          order: sql`${after}::numeric + ${at + i + 1} * ${step}`,
+        })),
+      )
+      .returning();
+    created.push(...rows);
+  }
+  await unit.record(created.map((block) => changed(block, book.libraryId, "block_created", { type: block.type })));
+  return created;
+}
+
+/** Whether the chronicle has no block_updated event of this block and actor in the current window of `seconds`, by Postgres's clock; claims the window. */
+async function opensWindow(unit: Unit, block: Block, seconds: number): Promise<boolean> {
+  if (seconds === 0) return true;
+  const opened = await unit.tx.execute(sql`
+    insert into chronicle_event_dedupe_state as s (event_type, book_id, block_id, actor_id, window_seconds, last_bucket)
+    values ('block_updated', ${block.bookId}, ${block.id}, ${unit.cause.actorId}, ${seconds}, floor(extract(epoch from now()) / ${seconds}))
+        on conflict (event_type, book_id, block_id, actor_id, window_seconds) do update
+       set last_bucket = excluded.last_bucket, updated_at = now()
+     where s.last_bucket < excluded.last_bucket
+    returning 1`);
+  return opened.length > 0;
+}
+
+/**
+ * Changes the fields that are given. Search hears of every change; the chronicle of one block_updated per window of `dedupeSeconds`
+ * (0: of all), and of every change of type. Throws BLOCK_NOT_FOUND.
+ */
+export async function changeBlock(
+  unit: Unit,
+  id: string,
+  patch: Partial<BlockFields>,
+  dedupeSeconds: number,
+): Promise<Block> {
+  const [row] = await unit.tx
+    .update(blocks)
+    .set({ ...patch, version: sql`${blocks.version} + 1`, updatedAt: sql`now()` })
+    .from(books)
+    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt), eq(books.id, blocks.bookId)))
+    .returning({ ...getTableColumns(blocks), libraryId: books.libraryId });
+  if (!row) throw new WordloomError("BLOCK_NOT_FOUND");
+  const { libraryId, ...block } = row;
+  const eventType = patch.type === undefined ? "block_updated" : "block_type_changed";
+  const chronicled = eventType !== "block_updated" || (await opensWindow(unit, block, dedupeSeconds));
+  await unit.record([{ ...changed(block, libraryId, eventType, { fields: Object.keys(patch) }), chronicled }]);
+  return block;
+}
+
+/** Throws BLOCK_NOT_FOUND, BLOCK_ALREADY_DELETED. */
+export async function deleteBlock(unit: Unit, id: string): Promise<void> {
+  const [row] = await unit.tx
+    .update(blocks)
+    .set({ softDeletedAt: sql`now()`, version: sql`${blocks.version} + 1`, updatedAt: sql`now()` })
+    .from(books)
+    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt), eq(books.id, blocks.bookId)))
+    .returning({ ...getTableColumns(blocks), libraryId: books.libraryId });
+  if (!row) throw await undeletable(unit.tx, "BLOCK", blocks, id);
+  const { libraryId, ...block } = row;
+  await unit.record([changed(block, libraryId, "block_soft_deleted", {})]);
+}
+
+/** Throws BLOCK_NOT_FOUND, also for a deleted one. */
+export async function readBlock(db: Db, id: string): Promise<Block> {
+  const [block] = await db
+    .select()
+    .from(blocks)
+    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt)));
+  if (!block) throw new WordloomError("BLOCK_NOT_FOUND");
+  return block;
+}

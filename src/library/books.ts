@@ -1,0 +1,87 @@
+import { and, eq, isNull, sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import { books, bookshelves } from "../db/schema.ts";
+import { WordloomError } from "../errors.ts";
+import { deleteBelow } from "./cascade.ts";
+import type { Change, Unit } from "./change.ts";
+import { undeletable } from "./refusal.ts";
+
+export type Book = typeof books.$inferSelect;
+
+export type BookFields = {
+  readonly title: string;
+  readonly summary?: string | null;
+  readonly coverIcon?: string | null;
+  /** Where an import read the book; alive at most once in a library. */
+  readonly sourcePath?: string | null;
+};
+
+const changed = (book: Book, eventType: string, payload: Change["payload"]): Change => ({
+  entityType: "book",
+  entityId: book.id,
+  version: book.version,
+  op: book.softDeletedAt === null ? "upsert" : "delete",
+  eventType,
+  libraryId: book.libraryId,
+  bookId: book.id,
+  title: book.title,
+  text: book.summary ?? "",
+  payload,
+});
+
+/** Throws BOOKSHELF_NOT_FOUND: none, deleted, or in another library than `libraryId`. */
+export async function createBook(
+  unit: Unit,
+  { bookshelfId, libraryId, ...fields }: BookFields & { readonly bookshelfId: string; readonly libraryId?: string },
+): Promise<Book> {
+  // Held until the commit: the bookshelf cannot be deleted between this look and the new row.
+  const [shelf] = await unit.tx
+    .select({ libraryId: bookshelves.libraryId })
+    .from(bookshelves)
+    .where(and(eq(bookshelves.id, bookshelfId), isNull(bookshelves.softDeletedAt)))
+    .for("share");
+  if (!shelf || (libraryId !== undefined && libraryId.toLowerCase() !== shelf.libraryId))
+    throw new WordloomError("BOOKSHELF_NOT_FOUND");
+  const [book] = await unit.tx
+    .insert(books)
+    .values({ id: Bun.randomUUIDv7(), bookshelfId, libraryId: shelf.libraryId, ...fields })
+    .returning();
+  if (!book) throw new Error("insert returned no row");
+  await unit.record([changed(book, "book_created", { title: book.title })]);
+  return book;
+}
+
+/** Changes the fields that are given. Throws BOOK_NOT_FOUND. */
+export async function changeBook(unit: Unit, id: string, patch: Partial<BookFields>): Promise<Book> {
+  const [book] = await unit.tx
+    .update(books)
+    .set({ ...patch, version: sql`${books.version} + 1`, updatedAt: sql`now()` })
+    .where(and(eq(books.id, id), isNull(books.softDeletedAt)))
+    .returning();
+  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  const eventType = patch.title === undefined ? "book_updated" : "book_renamed";
+  await unit.record([changed(book, eventType, { fields: Object.keys(patch) })]);
+  return book;
+}
+
+/** Soft-deletes a book with its blocks. Throws BOOK_NOT_FOUND, BOOK_ALREADY_DELETED. */
+export async function deleteBook(unit: Unit, id: string): Promise<void> {
+  const [book] = await unit.tx
+    .update(books)
+    .set({ softDeletedAt: sql`now()`, status: "deleted", version: sql`${books.version} + 1`, updatedAt: sql`now()` })
+    .where(and(eq(books.id, id), isNull(books.softDeletedAt)))
+    .returning();
+  if (!book) throw await undeletable(unit.tx, "BOOK", books, id);
+  await unit.record([changed(book, "book_deleted", {})]);
+  await deleteBelow(unit, "book", id);
+}
+
+/** Throws BOOK_NOT_FOUND, also for a deleted one. */
+export async function readBook(db: Db, id: string): Promise<Book> {
+  const [book] = await db
+    .select()
+    .from(books)
+    .where(and(eq(books.id, id), isNull(books.softDeletedAt)));
+  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  return book;
+}

@@ -1,0 +1,82 @@
+import { and, eq, isNull, sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import { libraries } from "../db/schema.ts";
+import { WordloomError } from "../errors.ts";
+import { deleteBelow } from "./cascade.ts";
+import type { Change, Unit } from "./change.ts";
+import { undeletable, unlessTaken } from "./refusal.ts";
+
+export type Library = typeof libraries.$inferSelect;
+
+export type LibraryFields = {
+  readonly name: string;
+  readonly description?: string | null;
+  readonly themeColor?: string | null;
+};
+
+const changed = (library: Library, eventType: string, payload: Change["payload"]): Change => ({
+  entityType: "library",
+  entityId: library.id,
+  version: library.version,
+  op: library.softDeletedAt === null ? "upsert" : "delete",
+  eventType,
+  libraryId: library.id,
+  bookId: null,
+  title: library.name,
+  text: library.description ?? "",
+  payload,
+});
+
+const taken = <T>(work: Promise<T>) => unlessTaken("uq_libraries_user_name", "LIBRARY_ALREADY_EXISTS", work);
+
+/** Throws LIBRARY_ALREADY_EXISTS. */
+export async function createLibrary(unit: Unit, fields: LibraryFields): Promise<Library> {
+  const [library] = await taken(
+    unit.tx
+      .insert(libraries)
+      .values({ id: Bun.randomUUIDv7(), userId: unit.cause.actorId, ...fields })
+      .returning()
+      .execute(),
+  );
+  if (!library) throw new Error("insert returned no row");
+  await unit.record([changed(library, "library_created", { name: library.name })]);
+  return library;
+}
+
+/** Changes the fields that are given. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_EXISTS. */
+export async function changeLibrary(unit: Unit, id: string, patch: Partial<LibraryFields>): Promise<Library> {
+  const [library] = await taken(
+    unit.tx
+      .update(libraries)
+      .set({ ...patch, version: sql`${libraries.version} + 1`, updatedAt: sql`now()`, lastActivityAt: sql`now()` })
+      .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)))
+      .returning()
+      .execute(),
+  );
+  if (!library) throw new WordloomError("LIBRARY_NOT_FOUND");
+  const eventType = patch.name === undefined ? "library_updated" : "library_renamed";
+  await unit.record([changed(library, eventType, { fields: Object.keys(patch) })]);
+  return library;
+}
+
+/** Soft-deletes a library with all that is in it. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_DELETED. */
+export async function deleteLibrary(unit: Unit, id: string): Promise<void> {
+  const [library] = await unit.tx
+    .update(libraries)
+    .set({ softDeletedAt: sql`now()`, version: sql`${libraries.version} + 1`, updatedAt: sql`now()` })
+    .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)))
+    .returning();
+  if (!library) throw await undeletable(unit.tx, "LIBRARY", libraries, id);
+  await unit.record([changed(library, "library_deleted", {})]);
+  await deleteBelow(unit, "library", id);
+}
+
+/** Throws LIBRARY_NOT_FOUND, also for a deleted one. */
+export async function readLibrary(db: Db, id: string): Promise<Library> {
+  const [library] = await db
+    .select()
+    .from(libraries)
+    .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)));
+  if (!library) throw new WordloomError("LIBRARY_NOT_FOUND");
+  return library;
+}

@@ -1,0 +1,183 @@
+import { and, eq, isNull, sql } from "drizzle-orm";
+import type { Db, Tx } from "../db/client.ts";
+import { tags } from "../db/schema.ts";
+import { WordloomError } from "../errors.ts";
+import type { Change, Unit } from "./change.ts";
+import { undeletable, unlessTaken } from "./refusal.ts";
+
+export type Tag = typeof tags.$inferSelect;
+
+export type TagFields = {
+  readonly name: string;
+  /** #RRGGBB or #RRGGBBAA. */
+  readonly color?: string;
+  readonly icon?: string | null;
+  readonly description?: string | null;
+  /** Null: at the top. */
+  readonly parentTagId?: string | null;
+};
+
+/** Levels run from 0: tags nest three deep. */
+const deepest = 2;
+
+type Searched = Pick<Tag, "id" | "version" | "deletedAt" | "name" | "description">;
+
+const changed = (tag: Searched, eventType: string, payload: Change["payload"]): Change => ({
+  entityType: "tag",
+  entityId: tag.id,
+  version: tag.version,
+  op: tag.deletedAt === null ? "upsert" : "delete",
+  eventType,
+  libraryId: null,
+  bookId: null,
+  title: tag.name,
+  text: tag.description ?? "",
+  payload,
+});
+
+const taken = <T>(work: Promise<T>) => unlessTaken("uq_tags_user_name", "TAG_ALREADY_EXISTS", work);
+
+/**
+ * Whatever reads or writes the shape of a user's tag tree goes one at a time: depth and cycles are properties of many rows, which row locks
+ * alone cannot hold. Held until the transaction ends. Sent as a statement of its own, so that the next one sees what was committed meanwhile.
+ */
+const lockHierarchy = (tx: Tx, userId: string) =>
+  tx.execute(sql`select pg_advisory_xact_lock(hashtextextended('tags:' || ${userId}::text, 0))`);
+
+/** The level below `parentTagId`. Throws TAG_NOT_FOUND. The hierarchy must be locked. */
+async function levelBelow(unit: Unit, parentTagId: string): Promise<number> {
+  const [parent] = await unit.tx
+    .select({ level: tags.level })
+    .from(tags)
+    .where(and(eq(tags.id, parentTagId), eq(tags.userId, unit.cause.actorId), isNull(tags.deletedAt)));
+  if (!parent) throw new WordloomError("TAG_NOT_FOUND", "There is no such parent tag");
+  return parent.level + 1;
+}
+
+/** Throws TAG_ALREADY_EXISTS, TAG_NOT_FOUND (the parent), TAG_INVALID_HIERARCHY. */
+export async function createTag(unit: Unit, fields: TagFields): Promise<Tag> {
+  const parentTagId = fields.parentTagId ?? null;
+  let level = 0;
+  if (parentTagId !== null) {
+    await lockHierarchy(unit.tx, unit.cause.actorId);
+    level = await levelBelow(unit, parentTagId);
+    if (level > deepest) throw new WordloomError("TAG_INVALID_HIERARCHY");
+  }
+  const values = {
+    id: Bun.randomUUIDv7(),
+    userId: unit.cause.actorId,
+    name: fields.name,
+    color: fields.color ?? "#6366F1",
+    iconEmoji: fields.icon ?? null,
+    description: fields.description ?? null,
+    parentTagId,
+    level,
+    usageCount: 0,
+    version: 1n,
+    deletedAt: null,
+  };
+  // One flight: all that the other rows say is known before the first is sent.
+  const [[written]] = await taken(
+    Promise.all([
+      unit.tx.insert(tags).values(values).returning({ createdAt: tags.createdAt, updatedAt: tags.updatedAt }),
+      unit.record([changed(values, "tag_created", { name: values.name })]),
+    ]),
+  );
+  if (!written) throw new Error("insert returned no row");
+  return { ...values, ...written };
+}
+
+type Moved = { readonly level: number; readonly by: number };
+
+/** Where a tag and all below it go when it moves. Throws TAG_NOT_FOUND, TAG_INVALID_HIERARCHY. The hierarchy must be locked. */
+async function movement(unit: Unit, id: string, parentTagId: string | null): Promise<Moved> {
+  const below = await unit.tx.execute<{ id: string; level: number }>(sql`
+    with recursive below as (
+      select id, level from tags where id = ${id} and deleted_at is null
+      union all
+      select t.id, t.level from tags t join below b on t.parent_tag_id = b.id where t.deleted_at is null
+    )
+    select id, level from below order by level`);
+  const [self] = below;
+  if (!self) throw new WordloomError("TAG_NOT_FOUND");
+  const level = parentTagId === null ? 0 : await levelBelow(unit, parentTagId);
+  const by = level - self.level;
+  if (below.some((t) => t.id === parentTagId || t.level + by > deepest))
+    throw new WordloomError("TAG_INVALID_HIERARCHY");
+  return { level, by };
+}
+
+/** Shifts the levels of all tags below `id`; `detach` also moves its direct children to the top. Each is a write of its own, with its own version. */
+async function shiftBelow(unit: Unit, id: string, by: number, detach: boolean): Promise<void> {
+  const shifted = await unit.tx
+    .update(tags)
+    .set({
+      level: sql`${tags.level} + ${by}`,
+      ...(detach ? { parentTagId: sql`nullif(${tags.parentTagId}, ${id})` } : {}),
+      version: sql`${tags.version} + 1`,
+      updatedAt: sql`now()`,
+    })
+    .where(
+      sql`${tags.id} in (
+        with recursive below as (
+          select id from tags where parent_tag_id = ${id} and deleted_at is null
+          union all
+          select t.id from tags t join below b on t.parent_tag_id = b.id where t.deleted_at is null
+        )
+        select id from below)`,
+    )
+    .returning();
+  await unit.record(shifted.map((tag) => changed(tag, "tag_moved", { level: tag.level })));
+}
+
+/** Changes the fields that are given. Throws TAG_NOT_FOUND, TAG_ALREADY_EXISTS, TAG_INVALID_HIERARCHY. */
+export async function changeTag(unit: Unit, id: string, patch: Partial<TagFields>): Promise<Tag> {
+  const { icon, parentTagId, ...same } = patch;
+  let moved: Moved | undefined;
+  if (parentTagId !== undefined) {
+    await lockHierarchy(unit.tx, unit.cause.actorId);
+    moved = await movement(unit, id, parentTagId);
+  }
+  const [tag] = await taken(
+    unit.tx
+      .update(tags)
+      .set({
+        ...same,
+        ...(icon === undefined ? {} : { iconEmoji: icon }),
+        ...(moved === undefined ? {} : { parentTagId: parentTagId ?? null, level: moved.level }),
+        version: sql`${tags.version} + 1`,
+        updatedAt: sql`now()`,
+      })
+      .where(and(eq(tags.id, id), isNull(tags.deletedAt)))
+      .returning()
+      .execute(),
+  );
+  if (!tag) throw new WordloomError("TAG_NOT_FOUND");
+  const eventType = moved ? "tag_moved" : patch.name === undefined ? "tag_updated" : "tag_renamed";
+  await unit.record([changed(tag, eventType, { fields: Object.keys(patch) })]);
+  if (moved && moved.by !== 0) await shiftBelow(unit, id, moved.by, false);
+  return tag;
+}
+
+/** Soft-deletes a tag; the tags directly below it move to the top. Throws TAG_NOT_FOUND, TAG_ALREADY_DELETED. */
+export async function deleteTag(unit: Unit, id: string): Promise<void> {
+  await lockHierarchy(unit.tx, unit.cause.actorId);
+  const [tag] = await unit.tx
+    .update(tags)
+    .set({ deletedAt: sql`now()`, version: sql`${tags.version} + 1`, updatedAt: sql`now()` })
+    .where(and(eq(tags.id, id), isNull(tags.deletedAt)))
+    .returning();
+  if (!tag) throw await undeletable(unit.tx, "TAG", tags, id);
+  await unit.record([changed(tag, "tag_deleted", {})]);
+  await shiftBelow(unit, id, -(tag.level + 1), true);
+}
+
+/** Throws TAG_NOT_FOUND, also for a deleted one. */
+export async function readTag(db: Db, id: string): Promise<Tag> {
+  const [tag] = await db
+    .select()
+    .from(tags)
+    .where(and(eq(tags.id, id), isNull(tags.deletedAt)));
+  if (!tag) throw new WordloomError("TAG_NOT_FOUND");
+  return tag;
+}
