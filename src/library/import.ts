@@ -1,0 +1,215 @@
+import { posix } from "node:path";
+import { sql } from "drizzle-orm";
+import { type Db, isContention } from "../db/client.ts";
+import { CommandError } from "../errors.ts";
+import { type Appended, type Cause, type Unit, write } from "./change.ts";
+import type { MarkdownSource, Unreadable } from "./folder.ts";
+import { deleteImportedBook, saveBook } from "./imported-book.ts";
+import { type MarkdownDocument, readMarkdown } from "./markdown.ts";
+
+/** What an import did. The names are those of `--json`. */
+export type ImportReport = {
+  files: number;
+  books_created: number;
+  books_changed: number;
+  books_deleted: number;
+  blocks_created: number;
+  blocks_changed: number;
+  blocks_deleted: number;
+  unchanged: number;
+  failed: Unreadable[];
+  /** True when it was told to stop before the end; the same import run again goes on. */
+  interrupted: boolean;
+  seconds: number;
+};
+
+export type ImportOptions = {
+  /** The library's name; it is created when missing. */
+  readonly library: string;
+  readonly userId: string;
+  /** Hears of every commit. */
+  readonly committed: (appended: Appended) => void;
+  /** Ends the import after the file in hand. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (done: number, total: number) => void;
+};
+
+/** Waiting for another import's file, or for somebody who writes in the same book, may take longer than one statement is given. */
+const mostAttempts = 10;
+
+const firstCodePoints = (text: string, count: number) => Array.from(text).slice(0, count).join("");
+
+/**
+ * Two imports of one library take turns, file by file, and each sees what the other wrote. The lock ends with its transaction, so it also holds behind
+ * a pooler.
+ */
+const lock = ({ tx }: Unit, userId: string, library: string) =>
+  tx.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`wordloom import ${userId} ${library}`}, 0))`);
+
+async function findOrCreateLibrary(unit: Unit, userId: string, name: string): Promise<string> {
+  const [found] = await unit.tx.execute<{ id: string }>(
+    sql`select id from libraries where user_id = ${userId}::uuid and name = ${name} and soft_deleted_at is null`,
+  );
+  if (found) return found.id;
+  const id = Bun.randomUUIDv7();
+  await unit.tx.execute(sql`insert into libraries (id, user_id, name) values (${id}::uuid, ${userId}::uuid, ${name})`);
+  await unit.record([
+    {
+      entityType: "library",
+      entityId: id,
+      version: 1n,
+      op: "upsert",
+      eventType: "library_created",
+      libraryId: id,
+      bookId: null,
+      title: name,
+      text: name,
+      payload: { name },
+    },
+  ]);
+  return id;
+}
+
+/** Holds library and shelf in place until the transaction ends: what is deleted meanwhile must not gain books. */
+async function findOrCreateShelf(unit: Unit, libraryId: string, name: string): Promise<string> {
+  const libraries = await unit.tx.execute(
+    sql`select from libraries where id = ${libraryId}::uuid and soft_deleted_at is null for share`,
+  );
+  if (libraries.length === 0)
+    throw new CommandError("failed", "the library was deleted while it was imported; run it again to begin anew");
+  const [found] = await unit.tx.execute<{ id: string }>(
+    sql`select id from bookshelves where library_id = ${libraryId}::uuid and name = ${name} and soft_deleted_at is null for share`,
+  );
+  if (found) return found.id;
+  const id = Bun.randomUUIDv7();
+  await unit.tx.execute(
+    sql`insert into bookshelves (id, library_id, name) values (${id}::uuid, ${libraryId}::uuid, ${name})`,
+  );
+  await unit.record([
+    {
+      entityType: "bookshelf",
+      entityId: id,
+      version: 1n,
+      op: "upsert",
+      eventType: "bookshelf_created",
+      libraryId,
+      bookId: null,
+      title: name,
+      text: name,
+      payload: { name },
+    },
+  ]);
+  return id;
+}
+
+/** The imported books of a library whose files are not in the source. */
+async function vanished(
+  db: Db,
+  libraryId: string,
+  source: MarkdownSource,
+): Promise<{ paths: string[]; known: number }> {
+  const rows = await db.execute<{ path: string }>(
+    sql`select source_path as path from books where library_id = ${libraryId}::uuid and source_path is not null and soft_deleted_at is null`,
+  );
+  const present = new Set(source.files);
+  const hidden = (path: string) => source.unreadable.some((u) => u.path === "." || path.startsWith(`${u.path}/`));
+  return { paths: rows.map((r) => r.path).filter((p) => !present.has(p) && !hidden(p)), known: rows.length };
+}
+
+/** A document, or why the file has none. */
+async function load(source: MarkdownSource, file: string): Promise<MarkdownDocument | Unreadable> {
+  const read = await source.read(file);
+  if (!("text" in read)) return read;
+  try {
+    return readMarkdown(read.text);
+  } catch (error) {
+    if (error instanceof RangeError) return { path: file, reason: "is nested too deeply to be read as Markdown" };
+    throw error;
+  }
+}
+
+/**
+ * Makes a library say what the files say: a book per file, a block per top-level element, a bookshelf per folder. What is the same already is not
+ * written at all: no version, no event. A book whose file is gone is deleted; books that no import made are left alone. Every file is one
+ * transaction, so an import that is cut short leaves whole books and can be run again. Files that cannot be read are named in the report.
+ * Throws a CommandError when the library was imported from other files altogether, before anything is written.
+ */
+export async function importMarkdown(db: Db, source: MarkdownSource, options: ImportOptions): Promise<ImportReport> {
+  const started = performance.now();
+  const { userId, committed, signal } = options;
+  const library = firstCodePoints(options.library, 255);
+  const cause: Cause = {
+    actorId: userId,
+    source: "import",
+    correlationId: `import-${Bun.randomUUIDv7()}`,
+    traceparent: null,
+    tracestate: null,
+  };
+  const report: ImportReport = {
+    files: source.files.length,
+    books_created: 0,
+    books_changed: 0,
+    books_deleted: 0,
+    blocks_created: 0,
+    blocks_changed: 0,
+    blocks_deleted: 0,
+    unchanged: 0,
+    failed: [...source.unreadable],
+    interrupted: false,
+    seconds: 0,
+  };
+  const locked = async <T>(work: (unit: Unit) => Promise<T>): Promise<T> => {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await write(db, cause, committed, async (unit) => {
+          await lock(unit, userId, library);
+          return await work(unit);
+        });
+      } catch (error) {
+        if (attempt === mostAttempts || !isContention(error)) throw error;
+      }
+    }
+  };
+
+  const libraryId = await locked((unit) => findOrCreateLibrary(unit, userId, library));
+  const gone = await vanished(db, libraryId, source);
+  if (gone.known > 0 && gone.paths.length === gone.known)
+    throw new CommandError(
+      "refused",
+      `the library "${library}" was imported from other files: none of its ${gone.known} is here; give another --library, or delete that one first`,
+    );
+
+  for (const [i, file] of source.files.entries()) {
+    options.onProgress?.(i, source.files.length);
+    report.interrupted ||= signal?.aborted === true;
+    if (report.interrupted) break;
+    const document = await load(source, file);
+    if ("reason" in document) {
+      report.failed.push(document);
+      continue;
+    }
+    const folder = posix.dirname(file);
+    const shelf = firstCodePoints(folder === "." ? source.name : folder, 255);
+    const title = firstCodePoints(document.title ?? posix.basename(file).replace(/\.[^.]+$/, ""), 255);
+    const done = await locked(async (unit) => {
+      const shelfId = await findOrCreateShelf(unit, libraryId, shelf);
+      return await saveBook(unit, { libraryId, shelfId, sourcePath: file, title, blocks: document.blocks });
+    });
+    if (done.book === "unchanged") report.unchanged += 1;
+    else report[`books_${done.book}`] += 1;
+    report.blocks_created += done.created;
+    report.blocks_changed += done.changed;
+    report.blocks_deleted += done.deleted;
+  }
+  for (const path of gone.paths) {
+    report.interrupted ||= signal?.aborted === true;
+    if (report.interrupted) break;
+    const blocks = await locked((unit) => deleteImportedBook(unit, libraryId, path));
+    if (blocks === undefined) continue;
+    report.books_deleted += 1;
+    report.blocks_deleted += blocks;
+  }
+  if (!report.interrupted) options.onProgress?.(source.files.length, source.files.length);
+  report.seconds = Math.round(performance.now() - started) / 1000;
+  return report;
+}
