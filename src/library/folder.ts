@@ -36,7 +36,7 @@ export async function openFolder(folder: string): Promise<MarkdownSource> {
   const found = await stat(folder).catch((error: unknown) => {
     throw new CommandError(
       "usage",
-      `${folder} ${reasonOf(error).replace("went away while it was read", "does not exist")}`,
+      `${folder} ${reasonOf(error).replace("went away while it was read", "does not exist")}; give a folder of Markdown`,
       {
         cause: error,
       },

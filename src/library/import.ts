@@ -24,7 +24,7 @@ export type ImportReport = {
 };
 
 export type ImportOptions = {
-  /** The library's name; it is created when missing. */
+  /** The library's name, at most 255 code points; it is created when missing. */
   readonly library: string;
   readonly userId: string;
   /** Hears of every commit. */
@@ -136,8 +136,7 @@ async function load(source: MarkdownSource, file: string): Promise<MarkdownDocum
  */
 export async function importMarkdown(db: Db, source: MarkdownSource, options: ImportOptions): Promise<ImportReport> {
   const started = performance.now();
-  const { userId, committed, signal } = options;
-  const library = firstCodePoints(options.library, 255);
+  const { library, userId, committed, signal } = options;
   const cause: Cause = {
     actorId: userId,
     source: "import",

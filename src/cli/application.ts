@@ -1,0 +1,64 @@
+import { buildApplication, buildRouteMap, help, text_en, version as versionFlag } from "@stricli/core";
+import { CommandError } from "../errors.ts";
+import { config } from "./config.ts";
+import type { Context } from "./context.ts";
+import { importCommand } from "./import.ts";
+import { migrate } from "./migrate.ts";
+import { version, versionLine } from "./version.ts";
+
+const root = buildRouteMap({
+  routes: { migrate, import: importCommand, config, version },
+  docs: {
+    brief: "The backend of a personal writing workspace",
+    fullDescription: [
+      "The backend of a personal writing workspace.",
+      "",
+      "Examples:",
+      "  wordloom import ~/notes --library Notes read a folder of Markdown",
+      "",
+      "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety.",
+      "`wordloom COMMAND --help` tells more.",
+    ].join("\n"),
+  },
+});
+
+/** What people read: an expected failure is its message alone, anything else is a bug and shows where. */
+export function explain(error: unknown): string {
+  if (error instanceof CommandError) return `wordloom: ${error.message}`;
+  const lines = [];
+  for (let e: unknown = error; e !== undefined; e = e instanceof Error ? e.cause : undefined)
+    lines.push(e instanceof Error ? (e.stack ?? e.message) : String(e));
+  return `wordloom: unexpected failure\n${lines.join("\ncaused by ")}`;
+}
+
+const formatting = {
+  caseStyle: "convert-camel-to-kebab",
+  onlyRequiredInUsageLine: false,
+  useAliasInUsageLine: false,
+} as const;
+
+export const application = buildApplication<Context>(
+  root,
+  {
+    name: "wordloom",
+    scanner: { caseStyle: "allow-kebab-for-camel", allowArgumentEscapeSequence: true },
+    documentation: { disableAnsiColor: true },
+    localization: {
+      text: {
+        ...text_en,
+        noCommandRegisteredForInput: (args) =>
+          `wordloom: ${text_en.noCommandRegisteredForInput({ ...args, ansiColor: false })}`,
+        exceptionWhileParsingArguments(error) {
+          return `wordloom: ${text_en.exceptionWhileParsingArguments.call(this, error, false)}`;
+        },
+        exceptionWhileLoadingCommandFunction: explain,
+        exceptionWhileRunningCommand: explain,
+      },
+    },
+    determineExitCode: (error) => (error instanceof CommandError ? error.exitCode : 1),
+  },
+  {
+    help: help({ brief: "Print this help", defaultForRouteMap: true, formatting }),
+    version: versionFlag({ brief: "Print what this build is", info: { currentVersion: versionLine } }),
+  },
+);

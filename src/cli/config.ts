@@ -1,0 +1,99 @@
+import { buildCommand } from "@stricli/core";
+import { readConfig, type Variable, variables } from "../config.ts";
+import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+
+type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
+
+/** A secret for people: a URL keeps where it leads, anything else only that it is there. */
+export function redact(value: string): string {
+  const [, scheme, login, host, path] =
+    /^([a-z][a-z0-9+.-]*:\/\/)(?:([^/?#]*)@)?([^/?#@]*)(\/[^?#]*)?/i.exec(value) ?? [];
+  if (scheme === undefined || host === undefined) return "(set)";
+  return `${scheme}${login === undefined ? "" : "***@"}${host}${path ?? ""}`;
+}
+
+function shown(variable: Variable, env: Env): { value: string | null; source: string } {
+  const source = [variable.name, variable.alternative].find((n) => n !== undefined && (env[n] ?? "") !== "");
+  const value = source === undefined ? undefined : env[source];
+  if (source === undefined || value === undefined) return { value: variable.fallback || null, source: "default" };
+  return { value: variable.secret ? redact(value) : value, source };
+}
+
+function table(env: Env): string {
+  const rows = variables.map((v) => ({ group: v.group, name: v.name, ...shown(v, env) }));
+  const width = Math.max(...rows.map((r) => r.name.length));
+  const lines: string[] = [];
+  let group = "";
+  for (const row of rows) {
+    if (row.group !== group) lines.push(...(group === "" ? [] : [""]), row.group);
+    group = row.group;
+    lines.push(`  ${row.name.padEnd(width)}  ${row.source === "default" ? " " : "*"} ${row.value ?? "-"}`);
+  }
+  return `${lines.join("\n")}\n\n* set in the environment; - unset. Secrets are not shown.\n`;
+}
+
+const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
+
+/** docs/configuration.md. A test holds the file to it. */
+export function configurationPage(): string {
+  const lines = [
+    "# Configuration",
+    "",
+    "Everything is set by environment variables, read once at start. `--env-file FILE` lays a file of `NAME=value` lines over the environment: the file",
+    "wins. An empty value counts as unset. Faults are reported all at once, each with its variable, what it holds (never the value) and what it wants; the",
+    "exit code is then 2. `wordloom config` shows what is in force, without secrets.",
+    "",
+    "This page is generated: `wordloom config --markdown > docs/configuration.md`.",
+  ];
+  let group = "";
+  for (const v of variables) {
+    if (v.group !== group)
+      lines.push("", `## ${v.group}`, "", "| Variable | Default | Wants | Meaning |", "|---|---|---|---|");
+    group = v.group;
+    const wants = v.wanted.startsWith("text like") ? "text" : v.wanted;
+    lines.push(
+      `| \`${v.name}\` | ${v.fallback === "" ? "–" : `\`${v.fallback}\``} | ${cell(wants)}${v.secret ? "; secret" : ""} | ${cell(v.description)} |`,
+    );
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+export const config = buildCommand({
+  docs: {
+    brief: "Show every variable and the value in force, without secrets",
+    fullDescription: [
+      "Examples:",
+      "  wordloom config                          what is in force here",
+      "  wordloom config --env-file .env.test     what would be in force with that file",
+      "  wordloom config --json",
+      "",
+      "The configuration is checked as every other command checks it: faults are listed all at once, exit code 2.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      envFile: envFileFlag,
+      json: jsonFlag,
+      markdown: {
+        kind: "boolean",
+        optional: true,
+        withNegated: false,
+        brief: "Print the reference page docs/configuration.md",
+      },
+    },
+  },
+  func(this: Context, flags: Flags) {
+    if (flags.markdown) {
+      this.process.stdout.write(configurationPage());
+      return;
+    }
+    const env = readEnv(this, flags);
+    readConfig(env);
+    if (flags.json)
+      printJson(
+        this,
+        variables.map((v) => ({ name: v.name, group: v.group, ...shown(v, env), secret: v.secret })),
+      );
+    else this.process.stdout.write(table(env));
+  },
+});

@@ -1,0 +1,61 @@
+import { readFileSync } from "node:fs";
+import { parseEnv } from "node:util";
+import type { StricliProcess } from "@stricli/core";
+import { unknownVariables } from "../config.ts";
+import { CommandError } from "../errors.ts";
+
+export type Env = Readonly<Record<string, string | undefined>>;
+
+/** What a command gets from main: nothing in here reads the process itself. */
+export type Context = {
+  readonly process: StricliProcess & { readonly stderr: { readonly isTTY?: boolean } };
+  readonly env: Env;
+  /** Aborted by the first SIGINT or SIGTERM: finish what is in hand. */
+  readonly signal: AbortSignal;
+};
+
+export type EnvFileFlag = { readonly envFile?: string };
+
+/** `--env-file`, which every command takes that reads the configuration. */
+export const envFileFlag = {
+  kind: "parsed",
+  parse: String,
+  optional: true,
+  placeholder: "file",
+  brief: "Variables as NAME=value lines; they win over the environment",
+} as const;
+
+export const jsonFlag = {
+  kind: "boolean",
+  optional: true,
+  withNegated: false,
+  brief: "One JSON document on stdout",
+} as const;
+
+/** The environment of a command, with the file of `--env-file` laid over it. Names on stderr what looks like a slip of the pen. */
+export function readEnv(context: Context, { envFile }: EnvFileFlag): Env {
+  const env = envFile === undefined ? context.env : { ...context.env, ...readEnvFile(envFile) };
+  for (const name of unknownVariables(env))
+    context.process.stderr.write(`wordloom: ${name} is not a variable that wordloom knows; see \`wordloom config\`\n`);
+  return env;
+}
+
+function readEnvFile(path: string): NodeJS.Dict<string> {
+  try {
+    return parseEnv(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw new CommandError("usage", `--env-file: ${path} cannot be read; give a file of NAME=value lines`, {
+      cause: error,
+    });
+  }
+}
+
+/** A port from the command line. Throws for anything but 0 to 65535. */
+export function parsePort(input: string): number {
+  const port = /^\d{1,5}$/.test(input) ? Number(input) : Number.NaN;
+  if (!(port <= 65_535)) throw new Error("it wants a whole number from 0 to 65535");
+  return port;
+}
+
+export const printJson = ({ process }: Context, value: unknown) =>
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
