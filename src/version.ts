@@ -1,7 +1,7 @@
-import { readVersion } from "./version.macro.ts" with { type: "macro" };
+import { version as release } from "../package.json";
 
-/** What this build is: the package's version, the commit it was made from (null outside of a repository) and the Bun it runs on. */
-export const build: { readonly version: string; readonly commit: string | null; readonly bun: string } = {
-  ...readVersion(),
-  bun: Bun.version,
-};
+/** Set by `tools/build.ts`. */
+declare const WORDLOOM_VERSION: string | undefined;
+
+/** Such as "0.1.0+1a2b3c4d5e6f" (release and commit), or "0.1.0+dev" when run from source. */
+export const version: string = typeof WORDLOOM_VERSION === "undefined" ? `${release}+dev` : WORDLOOM_VERSION;

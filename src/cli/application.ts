@@ -1,10 +1,11 @@
 import { buildApplication, buildRouteMap, help, text_en, version as versionFlag } from "@stricli/core";
 import { CommandError } from "../errors.ts";
+import { version as stamped } from "../version.ts";
 import { config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { importCommand } from "./import.ts";
 import { migrate } from "./migrate.ts";
-import { version, versionLine } from "./version.ts";
+import { version } from "./version.ts";
 
 const root = buildRouteMap({
   routes: { migrate, import: importCommand, config, version },
@@ -59,6 +60,6 @@ export const application = buildApplication<Context>(
   },
   {
     help: help({ brief: "Print this help", defaultForRouteMap: true, formatting }),
-    version: versionFlag({ brief: "Print what this build is", info: { currentVersion: versionLine } }),
+    version: versionFlag({ brief: "Print what this build is", info: { currentVersion: `wordloom ${stamped}` } }),
   },
 );

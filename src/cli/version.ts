@@ -1,15 +1,14 @@
 import { buildCommand } from "@stricli/core";
-import { build } from "../version.ts";
+import { version as stamped } from "../version.ts";
 import { type Context, jsonFlag, printJson } from "./context.ts";
 
-/** `wordloom 0.1.0 (commit 0123456789ab, bun 1.4.5)` */
-export const versionLine = `wordloom ${build.version} (${build.commit === null ? "" : `commit ${build.commit}, `}bun ${build.bun})`;
+const [release = stamped, commit = "dev"] = stamped.split("+");
 
 export const version = buildCommand({
-  docs: { brief: "Print what this build is" },
+  docs: { brief: "Print what this build is: release, commit, Bun" },
   parameters: { flags: { json: jsonFlag } },
   func(this: Context, flags: { json?: boolean }) {
-    if (flags.json) printJson(this, build);
-    else this.process.stdout.write(`${versionLine}\n`);
+    if (flags.json) printJson(this, { version: release, commit, bun: Bun.version });
+    else this.process.stdout.write(`wordloom ${release}, commit ${commit}, bun ${Bun.version}\n`);
   },
 });

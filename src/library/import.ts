@@ -63,7 +63,7 @@ async function findOrCreateLibrary(unit: Unit, userId: string, name: string): Pr
       libraryId: id,
       bookId: null,
       title: name,
-      text: name,
+      text: "",
       payload: { name },
     },
   ]);
@@ -95,7 +95,7 @@ async function findOrCreateShelf(unit: Unit, libraryId: string, name: string): P
       libraryId,
       bookId: null,
       title: name,
-      text: name,
+      text: "",
       payload: { name },
     },
   ]);

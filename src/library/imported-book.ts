@@ -51,7 +51,7 @@ const blockChange = (
   bookId: place.bookId,
   title: "",
   text: block?.content ?? "",
-  payload: block === undefined ? {} : { block_type: block.type },
+  payload: block === undefined ? {} : { type: block.type },
 });
 
 const bookChange = (place: Place, op: Change["op"], eventType: string, version: bigint, title: string): Change => ({
@@ -63,7 +63,7 @@ const bookChange = (place: Place, op: Change["op"], eventType: string, version: 
   libraryId: place.libraryId,
   bookId: place.bookId,
   title,
-  text: title,
+  text: "",
   payload: op === "delete" ? {} : { title },
 });
 
@@ -168,7 +168,7 @@ async function deleteBlocks(unit: Unit, place: Place, ids: readonly string[]): P
       update blocks set soft_deleted_at = now(), version = version + 1, updated_at = now()
        where id in (select value::uuid from jsonb_array_elements_text(${JSON.stringify(chunk)}::jsonb))
       returning id, version`);
-    await unit.record(written.map((w) => blockChange(place, "delete", "block_deleted", w.id, BigInt(w.version))));
+    await unit.record(written.map((w) => blockChange(place, "delete", "block_soft_deleted", w.id, BigInt(w.version))));
   }
 }
 
@@ -188,7 +188,7 @@ export async function saveBook(unit: Unit, wanted: ImportedBook): Promise<Saved>
     const [row] = await unit.tx.execute<{ version: string }>(sql`
       update books set title = ${title}, version = version + 1, updated_at = now()
        where id = ${found.id}::uuid returning version`);
-    if (row) await unit.record([bookChange(place, "upsert", "book_updated", BigInt(row.version), title)]);
+    if (row) await unit.record([bookChange(place, "upsert", "book_renamed", BigInt(row.version), title)]);
   }
   const stored = found
     ? await unit.tx.execute<StoredBlock>(sql`
@@ -217,7 +217,7 @@ export async function deleteImportedBook(
   sourcePath: string,
 ): Promise<number | undefined> {
   const [book] = await unit.tx.execute<{ id: string; version: string }>(sql`
-    update books set soft_deleted_at = now(), version = version + 1, updated_at = now()
+    update books set soft_deleted_at = now(), status = 'deleted', version = version + 1, updated_at = now()
      where library_id = ${libraryId}::uuid and source_path = ${sourcePath} and soft_deleted_at is null
     returning id, version`);
   if (!book) return undefined;

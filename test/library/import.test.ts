@@ -85,11 +85,11 @@ async function traces(): Promise<unknown> {
 const disagreements = () =>
   database.db.execute(sql`
     with entity as (
-      select 'block' as type, id, version, soft_deleted_at is not null as deleted, content as text from blocks
-      union all select 'book', id, version, soft_deleted_at is not null, title from books)
+      select 'block' as type, id, version, soft_deleted_at is not null as deleted, '' as title, content as text from blocks
+      union all select 'book', id, version, soft_deleted_at is not null, title, '' from books)
     select e.type, e.id from entity e left join search_index s on s.entity_type = e.type and s.entity_id = e.id
      where s.event_version is distinct from e.version or (s.deleted_at is not null) is distinct from e.deleted
-        or (not e.deleted and s.text is distinct from e.text)
+        or (not e.deleted and (s.title, s.text) is distinct from (e.title, e.text))
         or not exists (select from search_outbox_events o where o.entity_type = e.type and o.entity_id = e.id and o.event_version = e.version
                           and o.op = case when e.deleted then 'delete' else 'upsert' end)`);
 
