@@ -7,8 +7,13 @@ import { importCommand } from "./import.ts";
 import { migrate } from "./migrate.ts";
 import { version } from "./version.ts";
 
+const routes = { migrate, import: importCommand, config, version };
+
+/** The names of all commands. */
+export const commands: readonly string[] = Object.keys(routes);
+
 const root = buildRouteMap({
-  routes: { migrate, import: importCommand, config, version },
+  routes,
   docs: {
     brief: "The backend of a personal writing workspace",
     fullDescription: [
@@ -28,7 +33,7 @@ export function explain(error: unknown): string {
   if (error instanceof CommandError) return `wordloom: ${error.message}`;
   const lines = [];
   for (let e: unknown = error; e !== undefined; e = e instanceof Error ? e.cause : undefined)
-    lines.push(e instanceof Error ? (e.stack ?? e.message) : String(e));
+    lines.push(e instanceof Error ? (e.stack ?? e.message) : Bun.inspect(e));
   return `wordloom: unexpected failure\n${lines.join("\ncaused by ")}`;
 }
 
