@@ -36,7 +36,13 @@ const blocksAtOnce = 500;
 
 const smallestStep = "0.000000000000000002";
 
-async function gapAfter(tx: Tx, bookId: string, afterId: string | undefined): Promise<Gap> {
+async function gapAfter(tx: Tx, bookId: string, afterId: string | null | undefined): Promise<Gap> {
+  if (afterId === null) {
+    const [start] = await tx.execute<Gap>(
+      sql`select coalesce(min("order") - 1, 0)::text as after, min("order")::text as before from blocks where book_id = ${bookId}`,
+    );
+    return start ?? { after: "0", before: null };
+  }
   if (afterId === undefined) {
     const [end] = await tx.execute<{ after: string }>(
       sql`select coalesce(max("order"), 0)::text as after from blocks where book_id = ${bookId}`,
@@ -56,7 +62,7 @@ async function gapAfter(tx: Tx, bookId: string, afterId: string | undefined): Pr
  * A gap with room for `count` blocks. Eighteen decimals are used up by about sixty inserts at one place; then the whole book is numbered anew.
  * That is no write of the blocks (nobody sees it but as the same sequence), so their versions stay.
  */
-async function roomFor(tx: Tx, bookId: string, afterId: string | undefined, count: number): Promise<Gap> {
+async function roomFor(tx: Tx, bookId: string, afterId: string | null | undefined, count: number): Promise<Gap> {
   const gap = await gapAfter(tx, bookId, afterId);
   if (gap.before === null) return gap;
   const [room] = await tx.execute<{ fits: boolean }>(
@@ -71,14 +77,14 @@ async function roomFor(tx: Tx, bookId: string, afterId: string | undefined, coun
 }
 
 /**
- * Puts new blocks into a book, in the order given: after the block `afterId`, or at the end. The book's row is locked exclusively until the commit:
+ * Puts new blocks into a book, in the order given: after the block `afterId`, at the start (null), or at the end. The book's row is locked exclusively until the commit:
  * that keeps it from being deleted meanwhile, and gives no two concurrent inserts the same place. Throws BOOK_NOT_FOUND, BLOCK_NOT_FOUND.
  */
 export async function createBlocks(
   unit: Unit,
   bookId: string,
   fields: readonly BlockFields[],
-  afterId?: string,
+  afterId?: string | null,
 ): Promise<Block[]> {
   const [book] = await unit.tx
     .select({ libraryId: books.libraryId })

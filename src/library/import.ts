@@ -1,10 +1,13 @@
 import { posix } from "node:path";
-import { sql } from "drizzle-orm";
+import { and, eq, isNull, sql } from "drizzle-orm";
 import { type Db, isContention } from "../db/client.ts";
+import { bookshelves, libraries } from "../db/schema.ts";
 import { CommandError } from "../errors.ts";
+import { createBookshelf } from "./bookshelves.ts";
 import { type Appended, type Cause, type Unit, write } from "./change.ts";
 import type { MarkdownSource, Unreadable } from "./folder.ts";
 import { deleteImportedBook, saveBook } from "./imported-book.ts";
+import { createLibrary } from "./libraries.ts";
 import { type MarkdownDocument, readMarkdown } from "./markdown.ts";
 
 /** What an import did. The names are those of `--json`. */
@@ -46,60 +49,22 @@ const firstCodePoints = (text: string, count: number) => Array.from(text).slice(
 const lock = ({ tx }: Unit, userId: string, library: string) =>
   tx.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`wordloom import ${userId} ${library}`}, 0))`);
 
-async function findOrCreateLibrary(unit: Unit, userId: string, name: string): Promise<string> {
-  const [found] = await unit.tx.execute<{ id: string }>(
-    sql`select id from libraries where user_id = ${userId}::uuid and name = ${name} and soft_deleted_at is null`,
-  );
-  if (found) return found.id;
-  const id = Bun.randomUUIDv7();
-  await unit.tx.execute(sql`insert into libraries (id, user_id, name) values (${id}::uuid, ${userId}::uuid, ${name})`);
-  await unit.record([
-    {
-      entityType: "library",
-      entityId: id,
-      version: 1n,
-      op: "upsert",
-      eventType: "library_created",
-      libraryId: id,
-      bookId: null,
-      title: name,
-      text: "",
-      payload: { name },
-    },
-  ]);
-  return id;
+async function findOrCreateLibrary(unit: Unit, name: string): Promise<string> {
+  const [found] = await unit.tx
+    .select({ id: libraries.id })
+    .from(libraries)
+    .where(and(eq(libraries.userId, unit.cause.actorId), eq(libraries.name, name), isNull(libraries.softDeletedAt)));
+  return (found ?? (await createLibrary(unit, { name }))).id;
 }
 
-/** Holds library and shelf in place until the transaction ends: what is deleted meanwhile must not gain books. */
+/** The shelf of this name, held in place until the transaction ends: what is deleted meanwhile must not gain books. */
 async function findOrCreateShelf(unit: Unit, libraryId: string, name: string): Promise<string> {
-  const libraries = await unit.tx.execute(
-    sql`select from libraries where id = ${libraryId}::uuid and soft_deleted_at is null for share`,
-  );
-  if (libraries.length === 0)
-    throw new CommandError("failed", "the library was deleted while it was imported; run it again to begin anew");
-  const [found] = await unit.tx.execute<{ id: string }>(
-    sql`select id from bookshelves where library_id = ${libraryId}::uuid and name = ${name} and soft_deleted_at is null for share`,
-  );
-  if (found) return found.id;
-  const id = Bun.randomUUIDv7();
-  await unit.tx.execute(
-    sql`insert into bookshelves (id, library_id, name) values (${id}::uuid, ${libraryId}::uuid, ${name})`,
-  );
-  await unit.record([
-    {
-      entityType: "bookshelf",
-      entityId: id,
-      version: 1n,
-      op: "upsert",
-      eventType: "bookshelf_created",
-      libraryId,
-      bookId: null,
-      title: name,
-      text: "",
-      payload: { name },
-    },
-  ]);
-  return id;
+  const [found] = await unit.tx
+    .select({ id: bookshelves.id })
+    .from(bookshelves)
+    .where(and(eq(bookshelves.libraryId, libraryId), eq(bookshelves.name, name), isNull(bookshelves.softDeletedAt)))
+    .for("share");
+  return (found ?? (await createBookshelf(unit, { libraryId, name }))).id;
 }
 
 /** The imported books of a library whose files are not in the source. */
@@ -170,7 +135,7 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
     }
   };
 
-  const libraryId = await locked((unit) => findOrCreateLibrary(unit, userId, library));
+  const libraryId = await locked((unit) => findOrCreateLibrary(unit, library));
   const gone = await vanished(db, libraryId, source);
   if (gone.known > 0 && gone.paths.length === gone.known)
     throw new CommandError(

@@ -1,8 +1,10 @@
 import { diffArrays } from "diff";
-import { sql } from "drizzle-orm";
+import { and, count, eq, isNull, sql } from "drizzle-orm";
+import { blocks, books } from "../db/schema.ts";
+import { createBlocks } from "./blocks.ts";
+import { changeBook, createBook, deleteBook } from "./books.ts";
 import type { Change, Unit } from "./change.ts";
 import type { MarkdownBlock } from "./markdown.ts";
-import { between, type Order } from "./order.ts";
 
 /** What a file wants its book to be. */
 export type ImportedBook = {
@@ -20,9 +22,13 @@ export type Saved = {
   readonly deleted: number;
 };
 
-type StoredBlock = { id: string; type: string; content: string; heading_level: number | null; order: Order };
-type PlacedBlock = MarkdownBlock & { readonly id: string; readonly order: Order };
-type Plan = { created: PlacedBlock[]; changed: (MarkdownBlock & { readonly id: string })[]; deleted: string[] };
+type StoredBlock = { id: string; type: string; content: string; heading_level: number | null };
+type Plan = {
+  /** Each run goes after the block of that id, null: at the start. */
+  created: { readonly afterId: string | null; readonly blocks: readonly MarkdownBlock[] }[];
+  changed: (MarkdownBlock & { readonly id: string })[];
+  deleted: string[];
+};
 
 const rowsPerStatement = 500;
 /** Above this many edits the two texts have nothing in common worth finding: the search for it grows with the square. */
@@ -54,24 +60,8 @@ const blockChange = (
   payload: block === undefined ? {} : { type: block.type },
 });
 
-const bookChange = (place: Place, op: Change["op"], eventType: string, version: bigint, title: string): Change => ({
-  entityType: "book",
-  entityId: place.bookId,
-  version,
-  op,
-  eventType,
-  libraryId: place.libraryId,
-  bookId: place.bookId,
-  title,
-  text: "",
-  payload: op === "delete" ? {} : { title },
-});
-
-/**
- * Runs of what is there against runs of what is wanted: a replaced block keeps its identity, what is the same is not touched.
- * Returns undefined when the new blocks have no room between their neighbours.
- */
-function plan(stored: readonly StoredBlock[], wanted: readonly MarkdownBlock[]): Plan | undefined {
+/** Runs of what is there against runs of what is wanted: a replaced block keeps its identity, what is the same is not touched. */
+function plan(stored: readonly StoredBlock[], wanted: readonly MarkdownBlock[]): Plan {
   const key = (type: string, level: number | null, content: string) => `${type} ${level ?? ""} ${content}`;
   const runs = diffArrays(
     stored.map((b) => key(b.type, b.heading_level, b.content)),
@@ -83,26 +73,18 @@ function plan(stored: readonly StoredBlock[], wanted: readonly MarkdownBlock[]):
   ];
   const result: Plan = { created: [], changed: [], deleted: [] };
   let [at, next] = [0, 0];
-  let before: Order | undefined;
+  let afterId: string | null = null;
   let out: StoredBlock[] = [];
   let into: MarkdownBlock[] = [];
-  let roomy = true;
   const settle = () => {
     for (const [i, block] of into.entries()) {
-      const old = out[i];
-      if (old === undefined) break;
-      result.changed.push({ ...block, id: old.id });
-      before = old.order;
+      const id = out[i]?.id;
+      if (id === undefined) break;
+      result.changed.push({ ...block, id });
+      afterId = id;
     }
     result.deleted.push(...out.slice(into.length).map((b) => b.id));
-    const fresh = into.slice(out.length);
-    // The next block that stays is the upper bound: the deleted ones in between have left their places.
-    const orders = between(before, stored[at]?.order, fresh.length);
-    for (const [i, block] of fresh.entries()) {
-      const order = orders[i];
-      if (order === undefined) roomy = false;
-      else result.created.push({ ...block, id: Bun.randomUUIDv7(), order });
-    }
+    if (into.length > out.length) result.created.push({ afterId, blocks: into.slice(out.length) });
     [out, into] = [[], []];
   };
   for (const run of runs) {
@@ -116,34 +98,11 @@ function plan(stored: readonly StoredBlock[], wanted: readonly MarkdownBlock[]):
       settle();
       at += run.count;
       next += run.count;
-      before = stored[at - 1]?.order;
+      afterId = stored[at - 1]?.id ?? null;
     }
   }
   settle();
-  return roomy ? result : undefined;
-}
-
-/** Gives the blocks whole numbers again. Their places are not searched, so no version rises. */
-async function renumber(unit: Unit, stored: readonly StoredBlock[]): Promise<StoredBlock[]> {
-  const orders = between(undefined, undefined, stored.length);
-  const placed = stored.map((b, i) => ({ ...b, order: orders[i] ?? b.order }));
-  for (const chunk of chunks(placed)) {
-    const rows = JSON.stringify(chunk.map((b) => [b.id, b.order]));
-    await unit.tx.execute(sql`
-      update blocks set "order" = (b->>1)::numeric from jsonb_array_elements(${rows}::jsonb) as r(b) where id = (b->>0)::uuid`);
-  }
-  return placed;
-}
-
-async function createBlocks(unit: Unit, place: Place, blocks: readonly PlacedBlock[]): Promise<void> {
-  for (const chunk of chunks(blocks)) {
-    const rows = JSON.stringify(chunk.map((b) => [b.id, b.type, b.content, b.order, b.headingLevel]));
-    await unit.tx.execute(sql`
-      insert into blocks (id, book_id, type, content, "order", heading_level)
-      select (b->>0)::uuid, ${place.bookId}::uuid, b->>1, b->>2, (b->>3)::numeric, (b->>4)::integer
-        from jsonb_array_elements(${rows}::jsonb) as r(b)`);
-    await unit.record(chunk.map((b) => blockChange(place, "upsert", "block_created", b.id, 1n, b)));
-  }
+  return result;
 }
 
 async function changeBlocks(unit: Unit, place: Place, blocks: Plan["changed"]): Promise<void> {
@@ -172,39 +131,33 @@ async function deleteBlocks(unit: Unit, place: Place, ids: readonly string[]): P
   }
 }
 
+const aliveAt = (libraryId: string, sourcePath: string) =>
+  and(eq(books.libraryId, libraryId), eq(books.sourcePath, sourcePath), isNull(books.softDeletedAt));
+
 /** Writes the difference between a file and its book, found by its path, and nothing else. The caller holds the import's lock. */
 export async function saveBook(unit: Unit, wanted: ImportedBook): Promise<Saved> {
   const { libraryId, sourcePath, title } = wanted;
-  const [found] = await unit.tx.execute<{ id: string; title: string }>(sql`
-    select id, title from books
-     where library_id = ${libraryId}::uuid and source_path = ${sourcePath} and soft_deleted_at is null for update`);
-  const place = { libraryId, bookId: found?.id ?? Bun.randomUUIDv7() };
-  if (!found) {
-    await unit.tx.execute(sql`
-      insert into books (id, bookshelf_id, library_id, title, source_path)
-      values (${place.bookId}::uuid, ${wanted.shelfId}::uuid, ${libraryId}::uuid, ${title}, ${sourcePath})`);
-    await unit.record([bookChange(place, "upsert", "book_created", 1n, title)]);
-  } else if (found.title !== title) {
-    const [row] = await unit.tx.execute<{ version: string }>(sql`
-      update books set title = ${title}, version = version + 1, updated_at = now()
-       where id = ${found.id}::uuid returning version`);
-    if (row) await unit.record([bookChange(place, "upsert", "book_renamed", BigInt(row.version), title)]);
-  }
+  const [found] = await unit.tx
+    .select({ id: books.id, title: books.title })
+    .from(books)
+    .where(aliveAt(libraryId, sourcePath))
+    .for("no key update");
+  const book = found ?? (await createBook(unit, { bookshelfId: wanted.shelfId, libraryId, title, sourcePath }));
+  if (book.title !== title) await changeBook(unit, book.id, { title });
+  const place = { libraryId, bookId: book.id };
   const stored = found
     ? await unit.tx.execute<StoredBlock>(sql`
-        select id, type, content, heading_level, "order" from blocks
+        select id, type, content, heading_level from blocks
          where book_id = ${found.id}::uuid and soft_deleted_at is null order by "order", id for update`)
     : [];
-  const planned = plan(stored, wanted.blocks) ?? plan(await renumber(unit, stored), wanted.blocks);
-  if (!planned) throw new Error("whole numbers left no room between blocks");
-  const { created, changed, deleted } = planned;
+  const { created, changed, deleted } = plan(stored, wanted.blocks);
   await deleteBlocks(unit, place, deleted);
   await changeBlocks(unit, place, changed);
-  await createBlocks(unit, place, created);
-  const touched = created.length + changed.length + deleted.length > 0 || found?.title !== title;
+  for (const run of created) await createBlocks(unit, book.id, run.blocks, run.afterId);
+  const touched = created.length + changed.length + deleted.length > 0 || book.title !== title;
   return {
     book: found ? (touched ? "changed" : "unchanged") : "created",
-    created: created.length,
+    created: created.reduce((sum, run) => sum + run.blocks.length, 0),
     changed: changed.length,
     deleted: deleted.length,
   };
@@ -216,20 +169,12 @@ export async function deleteImportedBook(
   libraryId: string,
   sourcePath: string,
 ): Promise<number | undefined> {
-  const [book] = await unit.tx.execute<{ id: string; version: string }>(sql`
-    update books set soft_deleted_at = now(), status = 'deleted', version = version + 1, updated_at = now()
-     where library_id = ${libraryId}::uuid and source_path = ${sourcePath} and soft_deleted_at is null
-    returning id, version`);
+  const [book] = await unit.tx.select({ id: books.id }).from(books).where(aliveAt(libraryId, sourcePath)).for("update");
   if (!book) return undefined;
-  const place = { libraryId, bookId: book.id };
-  const blocks = await unit.tx.execute<{ id: string }>(
-    sql`select id from blocks where book_id = ${book.id}::uuid and soft_deleted_at is null for update`,
-  );
-  await deleteBlocks(
-    unit,
-    place,
-    blocks.map((b) => b.id),
-  );
-  await unit.record([bookChange(place, "delete", "book_deleted", BigInt(book.version), "")]);
-  return blocks.length;
+  const [alive] = await unit.tx
+    .select({ count: count() })
+    .from(blocks)
+    .where(and(eq(blocks.bookId, book.id), isNull(blocks.softDeletedAt)));
+  await deleteBook(unit, book.id);
+  return alive?.count ?? 0;
 }
