@@ -23,6 +23,8 @@ export const problems = {
   TAG_INVALID_HIERARCHY: [422, "Tags nest three levels deep and not into themselves"],
   SEARCH_UNAVAILABLE: [503, "Search does not answer at the moment"],
   DATABASE_UNAVAILABLE: [503, "The database does not answer at the moment"],
+  DATABASE_BUSY: [503, "Other writes hold what this one needs; try again"],
+  DRAINING: [503, "This process is stopping"],
   INTERNAL: [500, "Something went wrong on our side"],
 } as const satisfies Record<string, readonly [status: number, title: string]>;
 

@@ -1,0 +1,46 @@
+import type { Config } from "../config.ts";
+import type { Db } from "../db/client.ts";
+import { type Unit, write } from "../library/change.ts";
+import type { WakeUps } from "../outbox/wake.ts";
+import type { ApiSignals, RequestSignals } from "../telemetry/signals.ts";
+import { readJson } from "./body.ts";
+
+/** What the routes work with. */
+export type Desk = {
+  readonly db: Db;
+  readonly signals: ApiSignals;
+  readonly wakeUps: WakeUps;
+  readonly config: Pick<
+    Config,
+    "API_MAX_BODY_BYTES" | "DEV_USER_ID" | "ENABLE_SEARCH_PROJECTION" | "CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS"
+  >;
+  /** The signals of a request that is being answered. */
+  readonly signalsOf: (request: Request) => RequestSignals;
+};
+
+/** One write on behalf of a request: when it has committed, it is counted and the workers are woken. Throws what `work` throws. */
+export function writeFor<T>(desk: Desk, request: Request, work: (unit: Unit) => Promise<T>): Promise<T> {
+  const { trace, correlationId } = desk.signalsOf(request);
+  return write(
+    desk.db,
+    { ...trace, actorId: desk.config.DEV_USER_ID, source: "api", correlationId },
+    (appended) => {
+      desk.signals.appended(appended);
+      desk.wakeUps.announce();
+    },
+    work,
+  );
+}
+
+/** For a route's `parse`: its body is JSON, whatever the content type. */
+export const jsonBody =
+  (desk: Desk) =>
+  ({ request }: { request: Request }): Promise<unknown> =>
+    readJson(request, desk.config.API_MAX_BODY_BYTES);
+
+/** 201 with the resource and where it is. */
+export function created(path: string, body: { readonly id: string }): Response {
+  return Response.json(body, { status: 201, headers: { location: `${path}/${body.id}` } });
+}
+
+export const noContent = (): Response => new Response(null, { status: 204 });

@@ -1,0 +1,51 @@
+import { Kind, type Static, type TSchema, Type, TypeRegistry } from "@sinclair/typebox";
+
+/** The words that request schemas are made of. `description` says what a field wants: it is what a refused request is told, never its own input. */
+
+type TextRule = { minLength?: number; maxLength?: number; multiline?: boolean };
+
+const unprintable = /\p{Cc}/u;
+
+// What TypeBox calls a string counts UTF-16 units and admits what Postgres refuses: NUL and halves of surrogate pairs.
+TypeRegistry.Set<TextRule>(
+  "Text",
+  ({ minLength = 0, maxLength = Number.POSITIVE_INFINITY, multiline = false }, value) => {
+    if (typeof value !== "string" || !value.isWellFormed() || value.includes("\0")) return false;
+    if (!multiline && (unprintable.test(value) || (minLength > 0 && value.trim() === ""))) return false;
+    if (value.length > 2 * maxLength) return false;
+    const characters =
+      value.length <= maxLength && value.length >= 2 * minLength ? undefined : Array.from(value).length;
+    return characters === undefined || (characters >= minLength && characters <= maxLength);
+  },
+);
+
+const text = (rule: TextRule, description: string) =>
+  Type.Unsafe<string>({ [Kind]: "Text", type: "string", ...rule, description });
+
+/** One line of `least` to `most` characters (code points), not blank, without control characters. */
+export const line = (least: number, most: number) =>
+  text({ minLength: least, maxLength: most }, `one line of ${least} to ${most} characters`);
+
+/** Text of any number of lines, up to `most` characters (code points). */
+export const prose = (most?: number) =>
+  text(
+    { multiline: true, ...(most === undefined ? {} : { maxLength: most }) },
+    `${most === undefined ? "text" : `text of up to ${most} characters`}, without NUL and unpaired surrogates`,
+  );
+
+const hex = "[0-9a-fA-F]";
+export const uuid = () => Type.String({ pattern: `^${hex}{8}(-${hex}{4}){3}-${hex}{12}$`, description: "a UUID" });
+export const color = () =>
+  Type.String({ pattern: `^#(${hex}{6}|${hex}{8})$`, description: "a colour as #RRGGBB or #RRGGBBAA" });
+
+export const optional = <T extends TSchema>(schema: T) =>
+  Type.Optional(Type.Unsafe<Static<T>>({ ...schema, description: schema.description ?? "" }));
+/** May be left out, or null. */
+export const nullable = <T extends TSchema>(schema: T) =>
+  Type.Optional(Type.Union([schema, Type.Null()], { description: `${schema.description ?? ""}, or null` }));
+
+/** A request's fields, and no others. */
+export const fields = <T extends Record<string, TSchema>>(properties: T, options: { minProperties?: number } = {}) =>
+  Type.Object(properties, { additionalProperties: false, ...options });
+
+export const idParams = fields({ id: uuid() });

@@ -1,0 +1,134 @@
+import { Elysia } from "elysia";
+import { problems } from "../errors.ts";
+import type { RequestSignals } from "../telemetry/signals.ts";
+import type { Desk } from "./desk.ts";
+import { healthRoutes, isHealthPath, type Readiness } from "./health.ts";
+import { problemOf, problemResponse, retriable } from "./problem.ts";
+import { tagRoutes } from "./tags.ts";
+
+export type ServerParts = Omit<Desk, "signalsOf"> & {
+  /** Answers GET /metrics. */
+  readonly metrics: (request: Request) => Response | Promise<Response>;
+  readonly readiness: Readiness;
+};
+
+export type ApiServer = {
+  /** Starts to listen; port 0 takes any free one. Throws EADDRINUSE (in `code`) when the port is taken. */
+  readonly listen: (host: string, port: number) => { readonly url: string; readonly port: number };
+  /** Answers one request, without a socket. */
+  readonly handle: (request: Request) => Promise<Response>;
+  /** Refuses new requests, waits up to `graceMs` for those in flight, then drops them. */
+  readonly stop: (graceMs: number) => Promise<void>;
+};
+
+/** One request on its way through the server. */
+type Exchange = { readonly signals: RequestSignals; route: string | null; error: unknown };
+
+/** The HTTP API. Every answer but 2xx is problem+json (RFC 9457) and holds nothing of the request's input. */
+export function createServer({ metrics, readiness, ...parts }: ServerParts): ApiServer {
+  const exchanges = new WeakMap<Request, Exchange>();
+  const exchangeOf = (request: Request): Exchange => {
+    const exchange = exchanges.get(request);
+    if (!exchange) throw new Error("the request is not being answered");
+    return exchange;
+  };
+  const desk: Desk = { ...parts, signalsOf: (request) => exchangeOf(request).signals };
+
+  const app = new Elysia({
+    // Refuse fields that are not known, where Elysia would drop them.
+    normalize: false,
+    // Read the path right also when the host's name is shorter than four letters.
+    handler: { standardHostname: false },
+  });
+  app.onBeforeHandle(({ request, route }) => {
+    exchangeOf(request).route = route;
+  });
+  app.onError(({ error, request, route, path }) => {
+    const exchange = exchangeOf(request);
+    const problem = problemOf(error);
+    if (problem.code === "ROUTE_NOT_FOUND") {
+      const allow = methodsAt(path);
+      if (allow.length > 0)
+        return problemResponse(
+          {
+            code: "METHOD_NOT_ALLOWED",
+            detail: problems.METHOD_NOT_ALLOWED[1],
+            headers: { allow: allow.join(", ") },
+          },
+          exchange.signals.correlationId,
+        );
+    } else exchange.route = route;
+    exchange.error = error;
+    if (problem.code === "INTERNAL") desk.signals.failed(exchange.signals.correlationId, error);
+    return problemResponse(problem, exchange.signals.correlationId);
+  });
+  healthRoutes(app, desk.db, readiness, metrics);
+  tagRoutes(app, desk);
+
+  const routes = app.routes.map(({ method, path }) => ({ method, segments: path.split("/") }));
+  /** What the table of routes answers at a path, for Allow. */
+  function methodsAt(path: string): string[] {
+    const segments = path.replace(/(.)\/$/, "$1").split("/");
+    const methods = routes
+      .filter(
+        (r) =>
+          r.segments.length === segments.length && r.segments.every((s, i) => s.startsWith(":") || s === segments[i]),
+      )
+      .map((r) => r.method);
+    return methods.includes("GET") ? ["HEAD", ...methods].sort() : methods.sort();
+  }
+
+  async function answer(request: Request): Promise<Response> {
+    const signals = desk.signals.request(request);
+    const exchange: Exchange = { signals, route: null, error: undefined };
+    return await signals.run(async () => {
+      const response = await respond(request, exchange);
+      response.headers.set("x-request-id", signals.correlationId);
+      response.headers.set("cache-control", "no-store");
+      response.headers.set("x-content-type-options", "nosniff");
+      if (readiness.draining) response.headers.set("connection", "close");
+      signals.end(exchange.route, response.status, exchange.error);
+      return response;
+    });
+  }
+
+  async function respond(request: Request, exchange: Exchange): Promise<Response> {
+    if (readiness.draining && !isHealthPath(new URL(request.url).pathname))
+      return problemResponse(retriable("DRAINING"), exchange.signals.correlationId);
+    // HEAD is GET without the body, which Bun leaves out by itself.
+    const routed = request.method === "HEAD" ? new Request(request, { method: "GET" }) : request;
+    exchanges.set(routed, exchange);
+    try {
+      return await app.handle(routed);
+    } catch (error) {
+      exchange.error = error;
+      desk.signals.failed(exchange.signals.correlationId, error);
+      return problemResponse(problemOf(error), exchange.signals.correlationId);
+    }
+  }
+
+  let server: Bun.Server<undefined> | undefined;
+  return {
+    handle: answer,
+    listen: (host, port) => {
+      server = Bun.serve({
+        hostname: host,
+        port,
+        fetch: answer,
+        // The routes count for themselves: Bun would answer 413 without a problem in it.
+        maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+        development: false,
+      });
+      return { url: server.url.origin, port: server.port ?? port };
+    },
+    stop: async (graceMs) => {
+      readiness.draining = true;
+      if (!server) return;
+      const late = Promise.withResolvers<"late">();
+      const timer = setTimeout(() => late.resolve("late"), graceMs);
+      const outcome = await Promise.race([server.stop(false), late.promise]);
+      clearTimeout(timer);
+      if (outcome === "late") await server.stop(true);
+    },
+  };
+}
