@@ -94,11 +94,15 @@ export async function settle(
   return new Set(rows.map((row) => BigInt(row.id)));
 }
 
-/** Makes rows that wait for one of these reasons due at once: what they waited for is back. Returns how many. */
-export async function hasten(db: Db, queue: Queue, reasons: readonly string[]): Promise<number> {
+/** Makes rows that wait for one of these reasons due at once, the next ones first and at most `limit`: what they waited for is back. Returns how many. */
+export async function hasten(db: Db, queue: Queue, reasons: readonly string[], limit?: number): Promise<number> {
+  const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute(sql`
-    update ${sql.identifier(`${queue.table}_live`)} set next_retry_at = now(), updated_at = now()
-     where status = 'pending' and next_retry_at > now() and error_reason = any(${`{${reasons.join(",")}}`}::text[])
+    update ${live} set next_retry_at = now(), updated_at = now()
+     where id in (
+       select id from ${live}
+        where status = 'pending' and next_retry_at > now() and error_reason = any(${`{${reasons.join(",")}}`}::text[])
+        order by next_retry_at ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked)
     returning 1`);
   return rows.length;
 }

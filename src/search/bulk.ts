@@ -31,7 +31,11 @@ export type ItemAnswer = {
 /** What became of one item: an answer, a failure of the request that carried it, or no answer where one was owed. */
 export type ItemResult =
   | ({ readonly kind: "answered" } & ItemAnswer)
-  | { readonly kind: "failed"; readonly failure: RequestFailure }
+  | {
+      readonly kind: "failed";
+      readonly failure: RequestFailure /** A request before this one failed so that it was not even tried. */;
+      readonly unsent?: true;
+    }
   | { readonly kind: "unanswered" };
 
 const connectCodes = new Set([

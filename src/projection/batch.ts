@@ -1,0 +1,173 @@
+import { type Db, isContention, isUnavailable } from "../db/client.ts";
+import { renew } from "../outbox/claim.ts";
+import type { Lease, Outcome, Queue } from "../outbox/event.ts";
+import { settle } from "../outbox/settle.ts";
+import type { BatchSignals, SignalledOutcome, WorkerSignals } from "../telemetry/signals.ts";
+import { retryDelayMs } from "./backoff.ts";
+import type { Pace } from "./pace.ts";
+import type { Decision, Prepared, Projection } from "./projection.ts";
+
+export type BatchOptions = {
+  readonly leaseMs: number;
+  readonly maxProcessingMs: number;
+  /** Labs only: a wait between claim and send. */
+  readonly sleepMs: number;
+};
+
+/** How long before the lease ends a request is cut off: the settle needs this. */
+const marginMs = (leaseMs: number) => Math.min(2000, leaseMs * 0.15);
+
+/** Waits for the right to send; false means that the batch shall be given back. */
+export type Turn = () => Promise<{ readonly granted: boolean; readonly done: () => void }>;
+
+/** Keeps a lease alive while its batch is worked on. The signal fires before the lease can end, or at once when rows of it are lost. */
+function keepLease(
+  db: Db,
+  queue: Queue,
+  lease: Lease,
+  options: BatchOptions,
+  signals: WorkerSignals,
+  leave: AbortSignal,
+): { readonly signal: AbortSignal; readonly stop: () => void } {
+  const ended = new AbortController();
+  let expiry: ReturnType<typeof setTimeout>;
+  const arm = () => {
+    clearTimeout(expiry);
+    expiry = setTimeout(
+      () => ended.abort(),
+      Math.max(0, lease.expiresAt - marginMs(options.leaseMs) - performance.now()),
+    );
+  };
+  arm();
+  const beat = setInterval(() => {
+    renew(db, queue, lease, options.leaseMs, options.maxProcessingMs).then(
+      (held) => {
+        if (held === lease.events.length) return arm();
+        signals.leaseNotRenewed(lease.claimBatchId, held, lease.events.length);
+        ended.abort();
+      },
+      // The lease may still hold; the expiry timer decides.
+      (error: unknown) => signals.databaseFailed("renew", failureReason(error), error),
+    );
+  }, options.leaseMs / 3);
+  return {
+    signal: AbortSignal.any([ended.signal, leave]),
+    stop: () => {
+      clearInterval(beat);
+      clearTimeout(expiry);
+    },
+  };
+}
+
+export function failureReason(error: unknown): "db_contention" | "db_unavailable" | "unknown_exception" {
+  if (isContention(error)) return "db_contention";
+  return isUnavailable(error) ? "db_unavailable" : "unknown_exception";
+}
+
+/** What is told of a decision. */
+function signalled({ outcome, errorType, noopReason, labs }: Decision): SignalledOutcome {
+  const bad =
+    outcome.kind === "retry" || outcome.kind === "fail" ? { reason: outcome.reason, error: outcome.error } : {};
+  return {
+    kind: outcome.kind,
+    ...(outcome.kind === "done" ? { result: outcome.result } : {}),
+    ...bad,
+    errorType: errorType ?? null,
+    ...(noopReason === undefined ? {} : { noopReason }),
+    ...(labs === undefined ? {} : { labs }),
+  };
+}
+
+/** Settles, trying again for as long as the lease holds: the target has the documents already, only the rows do not know yet. */
+async function settleWithin(
+  db: Db,
+  queue: Queue,
+  lease: Lease,
+  outcomes: ReadonlyMap<bigint, Outcome>,
+  signals: WorkerSignals,
+): Promise<Set<bigint>> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await settle(db, queue, lease, outcomes);
+    } catch (error) {
+      signals.databaseFailed("settle", failureReason(error), error);
+      const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 }, Math.random());
+      if (failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt) throw error;
+      await Bun.sleep(delay);
+    }
+  }
+}
+
+function releaseAll(lease: Lease): Map<bigint, Decision> {
+  return new Map(lease.events.map((e) => [e.id, { outcome: { kind: "release" } }]));
+}
+
+/** When the documents cannot be read because rows are locked: nothing was sent, and the events are not to blame. */
+function contended(lease: Lease, error: unknown): Map<bigint, Decision> {
+  const text = error instanceof Error ? error.message : "contention";
+  const retry = (attempts: number): Outcome => ({
+    kind: "retry",
+    reason: "db_contention",
+    error: text,
+    delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }, Math.random()),
+    counted: false,
+    sent: false,
+  });
+  return new Map(lease.events.map((e) => [e.id, { outcome: retry(e.attempts) }]));
+}
+
+/**
+ * One batch from claim to settlement: prepare, wait for the turn to send, send, settle, tell. Returns the shortest delay after which one of its events is due again, if any.
+ * Never throws: what cannot be settled is told, and its lease runs out.
+ */
+export async function processBatch(
+  db: Db,
+  projection: Projection,
+  lease: Lease,
+  turn: Turn,
+  pace: Pace,
+  options: BatchOptions,
+  batch: BatchSignals,
+  signals: WorkerSignals,
+  leave: AbortSignal,
+): Promise<number | null> {
+  const kept = keepLease(db, projection.queue, lease, options, signals, leave);
+  const apply = async (): Promise<ReadonlyMap<bigint, Decision>> => {
+    if (options.sleepMs > 0) await Bun.sleep(options.sleepMs);
+    let prepared: Prepared;
+    try {
+      prepared = await projection.prepare(lease, batch);
+    } catch (error) {
+      signals.databaseFailed("prepare", failureReason(error), error);
+      if (failureReason(error) === "db_contention") return contended(lease, error);
+      return releaseAll(lease);
+    }
+    const { granted, done } = await turn();
+    try {
+      // Past its time a request would meet a row that is somebody else's.
+      if (!granted || kept.signal.aborted) return releaseAll(lease);
+      const applied = await pace.send(() => prepared.send(kept.signal));
+      return applied === null ? releaseAll(lease) : applied.decisions;
+    } finally {
+      done();
+    }
+  };
+  try {
+    const decisions = await batch.run(apply);
+    const startedAt = performance.now();
+    const outcomes = new Map(Array.from(decisions, ([id, d]) => [id, d.outcome]));
+    const settled = await settleWithin(db, projection.queue, lease, outcomes, signals);
+    batch.settled(
+      new Map(Array.from(decisions, ([id, d]) => [id, signalled(d)])),
+      settled,
+      performance.now() - startedAt,
+    );
+    const delays = Array.from(outcomes.values()).flatMap((o) => (o.kind === "retry" ? [o.delayMs] : []));
+    return delays.length === 0 ? null : Math.min(...delays);
+  } catch (error) {
+    batch.lost(error);
+    return null;
+  } finally {
+    kept.stop();
+  }
+}

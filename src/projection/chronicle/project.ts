@@ -1,0 +1,114 @@
+import { sql } from "drizzle-orm";
+import { type Db, isContention, isUnavailable } from "../../db/client.ts";
+import { type ClaimedEvent, queues } from "../../outbox/event.ts";
+import { type Backoff, retryDelayMs } from "../backoff.ts";
+import type { Decision, Projection } from "../projection.ts";
+
+export type ChronicleProjectionOptions = {
+  readonly projectionVersion: number;
+  readonly maxAttempts: number;
+  readonly backoff: Backoff;
+  /** Labs only: the event of this entity fails in this way. */
+  readonly fault: { readonly kind: "transient" | "deterministic"; readonly entityId: string } | null;
+};
+
+/**
+ * Writes the entries of some chronicle events, keyed by the event's id. Returns what was there already in this projection version ("same"), what was written, and leaves out
+ * events that do not exist. One statement: all or nothing.
+ */
+async function writeEntries(
+  db: Db,
+  ids: readonly string[],
+  projectionVersion: number,
+): Promise<Map<string, "written" | "same">> {
+  const rows = await db.execute<{ id: string; written: boolean }>(sql`
+    with wanted as materialized (
+      select c.* from chronicle_events c where c.id = any(${`{${ids.join(",")}}`}::uuid[])
+    ), entries as (
+      insert into chronicle_entries as e (id, event_type, entity_type, entity_id, library_id, book_id, block_id, actor_id, occurred_at, created_at, payload, summary,
+                                          schema_version, provenance, source, actor_kind, correlation_id, projection_version)
+      select id, event_type, entity_type, entity_id, library_id, book_id, block_id, actor_id, occurred_at, created_at, payload,
+             concat_ws(' ', replace(event_type, '_', ' '), 'book ' || book_id::text, 'block ' || block_id::text),
+             schema_version, provenance, source, actor_kind, correlation_id, ${projectionVersion}::int
+        from wanted
+          on conflict (id) do update
+         set event_type = excluded.event_type, payload = excluded.payload, summary = excluded.summary, projection_version = excluded.projection_version, updated_at = now()
+       where e.projection_version <> excluded.projection_version
+      returning e.id
+    )
+    select w.id::text, e.id is not null as written from wanted w left join entries e on e.id = w.id`);
+  return new Map(rows.map((row) => [row.id, row.written ? "written" : "same"]));
+}
+
+/** Chronicle events become chronicle entries, in the same database. Idempotent by event id; a new projection version rewrites. */
+export function chronicleProjection(db: Db, options: ChronicleProjectionOptions): Projection {
+  const { projectionVersion, maxAttempts, backoff, fault } = options;
+
+  const failed = (error: string): Decision => ({
+    outcome: { kind: "fail", reason: "deterministic_exception", error, sent: true },
+  });
+  const again = (event: ClaimedEvent, reason: "unknown_exception" | "db_contention", error: string): Decision => {
+    const counted = reason === "unknown_exception";
+    if (counted && event.countedAttempts + 1 >= maxAttempts)
+      return { outcome: { kind: "fail", reason, error, sent: true } };
+    return {
+      outcome: {
+        kind: "retry",
+        reason,
+        error,
+        delayMs: retryDelayMs(event.attempts, backoff, Math.random()),
+        counted,
+        sent: true,
+      },
+    };
+  };
+
+  function injected(event: ClaimedEvent): Decision | null {
+    if (fault === null || fault.entityId !== event.entityId) return null;
+    const error = `Injected ${fault.kind} failure (fault injection)`;
+    return fault.kind === "deterministic" ? failed(error) : again(event, "unknown_exception", error);
+  }
+
+  function decide(event: ClaimedEvent, written: "written" | "same" | undefined): Decision {
+    if (written === undefined) return failed(`the chronicle event ${event.entityId} does not exist`);
+    return { outcome: { kind: "done", result: written === "written" ? "applied" : "superseded", sent: true } };
+  }
+
+  /** One event that the database cannot take must not fail its neighbours: after such an error each goes alone. */
+  async function apply(events: readonly ClaimedEvent[]): Promise<[bigint, Decision][]> {
+    try {
+      const written = await writeEntries(
+        db,
+        events.map((e) => e.entityId),
+        projectionVersion,
+      );
+      return events.map((e) => [e.id, decide(e, written.get(e.entityId))]);
+    } catch (error) {
+      if (isUnavailable(error)) throw error;
+      const message = error instanceof Error ? error.message : "unknown error";
+      if (isContention(error)) return events.map((e) => [e.id, again(e, "db_contention", message)]);
+      const [only, ...more] = events;
+      if (only !== undefined && more.length === 0) return [[only.id, again(only, "unknown_exception", message)]];
+      const one = await Promise.all(events.map((e) => apply([e])));
+      return one.flat();
+    }
+  }
+
+  return {
+    queue: queues.chronicle,
+    prepare: (lease) =>
+      Promise.resolve({
+        send: async () => {
+          const decisions = new Map<bigint, Decision>();
+          const sound: ClaimedEvent[] = [];
+          for (const event of lease.events) {
+            const broken = event.op === "upsert" ? injected(event) : failed(`the chronicle knows no op "${event.op}"`);
+            if (broken) decisions.set(event.id, broken);
+            else sound.push(event);
+          }
+          for (const [id, decision] of sound.length > 0 ? await apply(sound) : []) decisions.set(id, decision);
+          return { decisions, health: { kind: "well" } };
+        },
+      }),
+  };
+}

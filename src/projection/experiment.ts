@@ -1,0 +1,127 @@
+import type { Config } from "../config.ts";
+import { CommandError } from "../errors.ts";
+import type { Op } from "../outbox/event.ts";
+import type { ItemResult } from "../search/bulk.ts";
+
+/** The failures that the labs inject from inside, as switched on by OUTBOX_EXPERIMENT_*. Everything here is off by default. */
+export type BulkExperiment = {
+  /** For each op: null to send it, or the 429 that it is answered with in place of being sent. */
+  readonly refuse: (
+    ops: readonly Op[],
+  ) => readonly ({ readonly result: ItemResult; readonly attributes: Attributes } | null)[];
+  /** May rewrite what the engine answered. */
+  readonly answered: (results: ItemResult[]) => ItemResult[];
+  /** Put on every span while an experiment is on. */
+  readonly attributes: Attributes;
+  /** What start-up says aloud. */
+  readonly announcements: readonly { readonly message: string; readonly fields: Attributes }[];
+};
+
+type Attributes = Readonly<Record<string, string | number | boolean>>;
+
+/** Mulberry32: small, seeded, good enough for dice. */
+function dice(seed: number): () => number {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(a ^ (a >>> 15), a | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+const injected429: ItemResult = {
+  kind: "answered",
+  status: 429,
+  errorType: "injected",
+  detail: "Injected 429 (fault injection)",
+  storedVersion: null,
+};
+
+/** The names of all switches that are on. */
+function switchesOn(config: Config): string[] {
+  const on: [string, boolean][] = [
+    ["OUTBOX_EXPERIMENT_ES_429_RATIO", config.OUTBOX_EXPERIMENT_ES_429_RATIO > 0],
+    ["OUTBOX_EXPERIMENT_ES_429_EVERY_N", config.OUTBOX_EXPERIMENT_ES_429_EVERY_N > 0],
+    ["OUTBOX_EXPERIMENT_ES_BULK_PARTIAL", config.OUTBOX_EXPERIMENT_ES_BULK_PARTIAL],
+    ["OUTBOX_EXPERIMENT_BREAK_CLAIM", config.OUTBOX_EXPERIMENT_BREAK_CLAIM],
+    ["OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS", config.OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS > 0],
+    ["OUTBOX_FAULT_INJECT_KIND", config.OUTBOX_FAULT_INJECT_KIND !== undefined],
+  ];
+  return on.flatMap(([name, is]) => (is ? [name] : []));
+}
+
+/** Refuses experiments outside of dev and test. Throws a CommandError (exit 5) that names the switches. */
+export function checkExperiments(config: Config, environment: string): void {
+  const on = switchesOn(config);
+  if (on.length > 0 && environment !== "dev" && environment !== "test")
+    throw new CommandError(
+      "refused",
+      `${on.join(", ")} break things on purpose, and WORDLOOM_ENV is ${environment}; unset them, or use a dev or test environment`,
+    );
+}
+
+/** The bulk experiments of a configuration. */
+export function bulkExperiment(config: Config): BulkExperiment {
+  const everyN = config.OUTBOX_EXPERIMENT_ES_429_EVERY_N;
+  const ratio = config.OUTBOX_EXPERIMENT_ES_429_RATIO;
+  const mode = everyN > 0 ? "every_n" : ratio > 0 ? "ratio" : null;
+  const ops = config.OUTBOX_EXPERIMENT_ES_429_OPS;
+  const hits = (op: Op) => ops === "all" || ops.split(",").includes(op);
+  const roll = dice(config.OUTBOX_EXPERIMENT_ES_429_SEED);
+  const effective = mode === "every_n" ? 1 / everyN : ratio;
+  const p = "wordloom.labs.es_429";
+  const attributes429: Attributes =
+    mode === null
+      ? {}
+      : {
+          [`${p}.mode`]: mode,
+          [`${p}.ratio`]: ratio,
+          [`${p}.every_n`]: everyN,
+          [`${p}.ops`]: ops,
+          [`${p}.seed`]: config.OUTBOX_EXPERIMENT_ES_429_SEED,
+        };
+  const partial = config.OUTBOX_EXPERIMENT_ES_BULK_PARTIAL;
+  const status = config.OUTBOX_EXPERIMENT_ES_BULK_PARTIAL_STATUS;
+  let counter = 0;
+  return {
+    refuse: (asked) =>
+      asked.map((op) => {
+        if (mode === null || !hits(op)) return null;
+        counter += 1;
+        const hit = mode === "every_n" ? counter % everyN === 0 : roll() < ratio;
+        return hit
+          ? { result: injected429, attributes: { [`${p}.injected`]: true, [`${p}.op`]: op, [`${p}.counter`]: counter } }
+          : null;
+      }),
+    answered: (results) =>
+      partial && results.length > 1
+        ? results.with(0, {
+            kind: "answered",
+            status,
+            errorType: "injected",
+            detail: "Injected partial failure (fault injection)",
+            storedVersion: null,
+          })
+        : results,
+    attributes: {
+      ...attributes429,
+      ...(partial
+        ? { "wordloom.labs.es_bulk_partial.injected": true, "wordloom.labs.es_bulk_partial.status": status }
+        : {}),
+    },
+    announcements: [
+      ...(mode === null
+        ? []
+        : [
+            {
+              message: `ES 429 fault injection enabled: mode=${mode} effective_ratio=${effective.toFixed(3)} ratio=${ratio} every_n=${everyN} ops=${ops} seed=${config.OUTBOX_EXPERIMENT_ES_429_SEED}`,
+              fields: { mode, effective_ratio: effective },
+            },
+          ]),
+      ...(partial
+        ? [{ message: `ES bulk partial failure injection enabled: status=${status}`, fields: { status } }]
+        : []),
+    ],
+  };
+}

@@ -1,0 +1,127 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import type { WorkerSignals } from "../telemetry/signals.ts";
+
+export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
+
+export type HealthOptions = {
+  readonly projection: string;
+  readonly workerId: string;
+  readonly maxSilenceMs: number;
+  readonly pingIntervalMs: number;
+  readonly pingTimeoutMs: number;
+  readonly failsBeforeDraining: number;
+  /** Asks the target, when OUTBOX_REQUIRE_ES_READY; null otherwise. */
+  readonly pingTarget: { readonly ping: () => Promise<boolean>; readonly intervalMs: number } | null;
+};
+
+/** The body of /livez, /readyz and /healthz (operator documents; facts §4.7). */
+export type HealthReport = {
+  readonly ok: boolean;
+  readonly reason: string | null;
+  readonly projection: string;
+  readonly worker_id: string;
+  readonly state: WorkerState;
+  readonly stop_requested: boolean;
+  readonly stop_reason: string | null;
+  readonly last_loop_ago_seconds: number;
+  readonly db: { readonly ok: boolean; readonly consecutive_failures: number; readonly last_error: string | null };
+};
+
+export type Health = {
+  /** The loop turned. */
+  readonly tick: () => void;
+  /** False while the database does not answer: a claim could not be settled. */
+  readonly mayClaim: () => boolean;
+  readonly stopRequested: (reason: string) => void;
+  readonly stopped: () => void;
+  readonly live: () => HealthReport;
+  readonly ready: () => HealthReport;
+  readonly close: () => void;
+};
+
+/** `db` is a pool of its own: a ping must not queue behind the work that it watches. */
+export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSignals): Health {
+  let lastTick = performance.now();
+  let state: WorkerState = "RUNNING";
+  let stopReason: string | null = null;
+  let failures = 0;
+  let lastError: string | null = null;
+  let targetOk = true;
+  const turn = (to: WorkerState, reason: string | null) => {
+    if (state === to || state === "STOPPED") return;
+    state = to;
+    signals.stateTurned(to, reason);
+  };
+
+  async function ping(): Promise<void> {
+    const late = Bun.sleep(options.pingTimeoutMs).then(() => Promise.reject(new Error("no answer in time")));
+    late.catch(() => undefined);
+    try {
+      await Promise.race([db.execute(sql`select 1`), late]);
+      failures = 0;
+      lastError = null;
+      if (stopReason === null) turn("RUNNING", null);
+    } catch (error) {
+      failures += 1;
+      lastError =
+        error instanceof Error && error.cause instanceof Error
+          ? error.cause.message
+          : error instanceof Error
+            ? error.message
+            : "unknown error";
+      if (failures >= options.failsBeforeDraining) turn("DRAINING", "db_unhealthy");
+    }
+  }
+
+  let pinging = false;
+  const beat = setInterval(() => {
+    if (pinging) return;
+    pinging = true;
+    void ping().finally(() => {
+      pinging = false;
+    });
+  }, options.pingIntervalMs);
+  const { pingTarget } = options;
+  const targetBeat =
+    pingTarget && setInterval(() => void pingTarget.ping().then((ok) => (targetOk = ok)), pingTarget.intervalMs);
+
+  const report = (reason: string | null): HealthReport => ({
+    ok: reason === null,
+    reason,
+    projection: options.projection,
+    worker_id: options.workerId,
+    state,
+    stop_requested: stopReason !== null,
+    stop_reason: stopReason,
+    last_loop_ago_seconds: Math.round(performance.now() - lastTick) / 1000,
+    db: { ok: failures === 0, consecutive_failures: failures, last_error: lastError },
+  });
+  const notLive = () => {
+    if (state === "STOPPED") return "stopped";
+    return performance.now() - lastTick > options.maxSilenceMs ? `loop_silence>${options.maxSilenceMs / 1000}s` : null;
+  };
+  const notReady = () => {
+    if (stopReason !== null || state === "STOPPED") return "draining";
+    if (failures > 0) return "db_unhealthy";
+    if (state === "DRAINING") return "draining";
+    return targetOk ? null : "dependency_unhealthy";
+  };
+  return {
+    tick: () => {
+      lastTick = performance.now();
+    },
+    mayClaim: () => state !== "DRAINING",
+    stopRequested: (reason) => {
+      stopReason ??= reason;
+      turn("DRAINING", reason);
+    },
+    stopped: () => turn("STOPPED", stopReason),
+    live: () => report(notLive()),
+    ready: () => report(notReady()),
+    close: () => {
+      clearInterval(beat);
+      if (targetBeat !== null) clearInterval(targetBeat);
+    },
+  };
+}

@@ -1,0 +1,103 @@
+import {
+  type CircuitBreakerPolicy,
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  handleType,
+  isBrokenCircuitError,
+} from "cockatiel";
+import type { Reason } from "../outbox/event.ts";
+import type { WorkerSignals } from "../telemetry/signals.ts";
+import type { Applied } from "./projection.ts";
+
+/** How long an open breaker waits before it lets a probe through: well under the two seconds in which work must resume. */
+const halfOpenAfterMs = 1000;
+/** Consecutive batches that fail as a whole until the target counts as down. */
+const failuresToOpen = 2;
+const maxRetryAfterMs = 60_000;
+
+/** The target is down: no event of the batch could be done. Thrown only to tell the breaker. */
+class TargetDown extends Error {
+  readonly applied: Applied;
+  constructor(applied: Applied) {
+    super("the target is down");
+    this.applied = applied;
+  }
+}
+
+export type Pace = {
+  /** Requests that may be in flight now. */
+  readonly limit: () => number;
+  /** Milliseconds until the next claim makes sense; 0 is now. */
+  readonly waitMs: () => number;
+  /** Whether the next batch is the probe of an open breaker: one batch, and nothing beside it. */
+  readonly probing: () => boolean;
+  readonly open: () => boolean;
+  readonly reason: () => Reason | null;
+  /** Sends a batch through the breaker; null when the breaker does not let it through, and nothing was sent. */
+  readonly send: (work: () => Promise<Applied>) => Promise<Applied | null>;
+};
+
+/**
+ * Decides how hard to press the target. A circuit breaker (cockatiel) stops claiming when it is down and lets one probe through now and then; while it is merely overloaded
+ * (429, 503), requests in flight go down by half and come back one by one (additive increase, multiplicative decrease). `closed` runs when the target is back.
+ */
+export function createPace(concurrency: number, signals: WorkerSignals, closed: () => void): Pace {
+  let window = concurrency;
+  let openedAt = Number.NEGATIVE_INFINITY;
+  let notBefore = Number.NEGATIVE_INFINITY;
+  let reason: Reason | null = null;
+  const breaker: CircuitBreakerPolicy = circuitBreaker(handleType(TargetDown), {
+    halfOpenAfter: halfOpenAfterMs,
+    breaker: new ConsecutiveBreaker(failuresToOpen),
+  });
+  breaker.onStateChange((state) => {
+    if (state === CircuitState.Open) {
+      openedAt = performance.now();
+      signals.breakerTurned("open", reason);
+    } else if (state === CircuitState.HalfOpen) {
+      signals.breakerTurned("half_open", reason);
+    } else if (state === CircuitState.Closed) {
+      signals.breakerTurned("closed", reason);
+      reason = null;
+      closed();
+    }
+  });
+  const resize = (to: number) => {
+    window = Math.min(concurrency, Math.max(1, to));
+    signals.inflightLimited(Math.floor(window));
+  };
+  const heed = ({ health }: Applied) => {
+    if (health.kind === "well") return resize(window + 1 / window);
+    resize(window / 2);
+    if (health.kind !== "down") return;
+    reason = health.reason;
+    if (health.retryAfterMs !== null) notBefore = performance.now() + Math.min(maxRetryAfterMs, health.retryAfterMs);
+  };
+  resize(concurrency);
+  return {
+    limit: () => (breaker.state === CircuitState.Closed ? Math.floor(window) : 1),
+    waitMs: () => {
+      const now = performance.now();
+      const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - now : 0;
+      return Math.max(0, reopening, notBefore - now);
+    },
+    probing: () => breaker.state !== CircuitState.Closed,
+    open: () => breaker.state === CircuitState.Open,
+    reason: () => reason,
+    send: async (work) => {
+      try {
+        return await breaker.execute(async () => {
+          const applied = await work();
+          heed(applied);
+          if (applied.health.kind === "down") throw new TargetDown(applied);
+          return applied;
+        });
+      } catch (error) {
+        if (error instanceof TargetDown) return error.applied;
+        if (isBrokenCircuitError(error)) return null;
+        throw error;
+      }
+    },
+  };
+}

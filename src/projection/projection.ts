@@ -1,0 +1,27 @@
+import type { Lease, Outcome, Queue, Reason } from "../outbox/event.ts";
+import type { BatchSignals, SignalledOutcome } from "../telemetry/signals.ts";
+
+/** What becomes of one event, and what is told about it beside. */
+export type Decision = {
+  readonly outcome: Outcome;
+  readonly errorType?: string | null;
+  readonly noopReason?: "es_404";
+  readonly labs?: SignalledOutcome["labs"];
+};
+
+/** How the target took a batch. `down`: none of it could be done, and it was not the events' fault. */
+export type TargetHealth =
+  | { readonly kind: "well" }
+  | { readonly kind: "overloaded" }
+  | { readonly kind: "down"; readonly reason: Reason; readonly retryAfterMs: number | null };
+
+export type Applied = { readonly decisions: ReadonlyMap<bigint, Decision>; readonly health: TargetHealth };
+
+/** A batch that is ready to be sent: everything that could be done while the request before it was on its way is done. */
+export type Prepared = { readonly send: (signal: AbortSignal) => Promise<Applied> };
+
+/** Where events of one queue go. `prepare` and `send` never throw for what the target does; they throw what the database throws. */
+export type Projection = {
+  readonly queue: Queue;
+  readonly prepare: (lease: Lease, signals: BatchSignals) => Promise<Prepared>;
+};

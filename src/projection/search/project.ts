@@ -1,0 +1,197 @@
+import type { Client } from "@elastic/elasticsearch";
+import type { Db } from "../../db/client.ts";
+import { type ClaimedEvent, type Lease, queues } from "../../outbox/event.ts";
+import { type BulkItem, bulkBody, type ItemResult, itemBytes, sendBulk } from "../../search/bulk.ts";
+import type { BatchSignals } from "../../telemetry/signals.ts";
+import { type Backoff, retryDelayMs } from "../backoff.ts";
+import type { BulkExperiment } from "../experiment.ts";
+import type { Applied, Decision, Prepared, Projection, TargetHealth } from "../projection.ts";
+import { type Limits, type Verdict, verdict } from "../verdict.ts";
+import { outageIn, sendBisecting } from "./bisect.ts";
+import { buildItems } from "./document.ts";
+
+export type SearchProjectionOptions = {
+  readonly index: string;
+  readonly maxBytes: number;
+  readonly timeoutMs: number;
+  readonly limits: Limits;
+  readonly backoff: Backoff;
+  readonly experiment: BulkExperiment;
+};
+
+type Sent = { readonly event: ClaimedEvent; readonly item: BulkItem };
+
+/** Of several events of one entity the newest speaks for all: each would build the same document. */
+function newestPerEntity(events: readonly ClaimedEvent[]): { newest: ClaimedEvent[]; superseded: ClaimedEvent[] } {
+  const byEntity = new Map<string, ClaimedEvent>();
+  const superseded: ClaimedEvent[] = [];
+  for (const event of events) {
+    const key = `${event.entityType}:${event.entityId}`;
+    const other = byEntity.get(key);
+    if (other) superseded.push(other);
+    byEntity.set(key, event);
+  }
+  return { newest: [...byEntity.values()], superseded };
+}
+
+/** Cuts a batch into requests of at most `maxBytes`; a document that is larger by itself goes alone. */
+function cut(sent: readonly Sent[], maxBytes: number): { sent: Sent[]; body: string }[] {
+  const requests: Sent[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const one of sent) {
+    const size = itemBytes(one.item);
+    if (bytes + size > maxBytes) {
+      requests.push([]);
+      bytes = 0;
+    }
+    bytes += size;
+    requests.at(-1)?.push(one);
+  }
+  return requests.map((request) => ({ sent: request, body: bulkBody(request.map((s) => s.item)) }));
+}
+
+function decide(
+  event: ClaimedEvent,
+  judged: Verdict,
+  retryAfterMs: number | null,
+  backoff: Backoff,
+  sent: boolean,
+): Decision {
+  if (judged.kind === "done")
+    return {
+      outcome: { kind: "done", result: judged.result, sent },
+      ...(judged.result === "noop" ? { noopReason: judged.reason } : {}),
+    };
+  const { kind, reason, error, counted, errorType } = judged;
+  if (kind === "fail") return { outcome: { kind, reason, error, sent }, errorType };
+  const delayMs = Math.max(retryDelayMs(event.attempts, backoff, Math.random()), retryAfterMs ?? 0);
+  return { outcome: { kind, reason, error, delayMs, counted, sent }, errorType };
+}
+
+function healthOf(verdicts: readonly Verdict[], retryAfterMs: number | null): TargetHealth {
+  const ill = verdicts.filter((v) => v.kind !== "done" && v.infrastructure);
+  const [first] = ill;
+  if (first === undefined || first.kind === "done") return { kind: "well" };
+  if (ill.length === verdicts.length) return { kind: "down", reason: first.reason, retryAfterMs };
+  return { kind: "overloaded" };
+}
+
+function retryAfter(results: readonly ItemResult[]): number | null {
+  const waits = results.flatMap((r) =>
+    r.kind === "failed" && r.failure.kind === "http" ? (r.failure.retryAfterMs ?? []) : [],
+  );
+  return waits.length === 0 ? null : Math.max(...waits);
+}
+
+/** What is searched goes to Elasticsearch: one bulk item per entity, external versions, each item judged by itself. */
+export function searchProjection(db: Db, client: Client, options: SearchProjectionOptions): Projection {
+  const { index, timeoutMs, limits, backoff, experiment } = options;
+
+  async function sendOne(
+    items: readonly BulkItem[],
+    body: string,
+    signals: BatchSignals,
+    judge: (item: BulkItem, result: ItemResult) => Verdict,
+    signal: AbortSignal,
+  ) {
+    const startedAt = Date.now();
+    const clock = performance.now();
+    const results = experiment.answered(await sendBulk(client, index, items, body, { timeoutMs, signal }));
+    const verdicts = items.map((item, i) => judge(item, results[i] ?? { kind: "unanswered" }));
+    const failedWhole = results.find((r) => r.kind === "failed");
+    const failedSome = verdicts.some((v) => v.kind !== "done");
+    signals.bulkSent({
+      startedAt,
+      durationMs: performance.now() - clock,
+      index,
+      result: failedWhole ? "failed" : failedSome ? "partial" : "success",
+      ...(failedWhole?.kind === "failed"
+        ? { error: failedWhole.failure.kind === "http" ? String(failedWhole.failure.status) : failedWhole.failure.kind }
+        : {}),
+      items: items.map((item, i) => {
+        const judged = verdicts[i];
+        return {
+          op: item.op,
+          failureClass: judged === undefined || judged.kind === "done" ? null : judged.failureClass,
+        };
+      }),
+    });
+    return results;
+  }
+
+  async function send(
+    requests: ReturnType<typeof cut>,
+    superseded: readonly ClaimedEvent[],
+    signals: BatchSignals,
+    signal: AbortSignal,
+  ): Promise<Applied> {
+    const decisions = new Map<bigint, Decision>(
+      superseded.map((e) => [e.id, { outcome: { kind: "done", result: "superseded", sent: false } }]),
+    );
+    const verdicts: Verdict[] = [];
+    let wait: number | null = null;
+    let outage: ItemResult | undefined;
+    for (const request of requests) {
+      const events = new Map(request.sent.map((s) => [s.item.id, s.event]));
+      const judge = (item: BulkItem, result: ItemResult) => {
+        const event = events.get(item.id);
+        if (event === undefined) throw new Error("a bulk item without its event");
+        return verdict(
+          result,
+          { op: event.op, sentAs: item.op, version: item.version, countedAttempts: event.countedAttempts },
+          limits,
+        );
+      };
+      const refused = experiment.refuse(request.sent.map((s) => s.event.op));
+      const items = request.sent.filter((_, i) => refused[i] === null).map((s) => s.item);
+      const whole = items.length === request.sent.length;
+      // What stopped the request before would stop this one too.
+      const told = outage;
+      const answers =
+        told !== undefined
+          ? items.map(() => told)
+          : items.length === 0
+            ? []
+            : await sendBisecting(
+                (part) =>
+                  sendOne(
+                    part,
+                    whole && part.length === items.length ? request.body : bulkBody(part),
+                    signals,
+                    judge,
+                    signal,
+                  ),
+                items,
+              );
+      outage ??= outageIn(answers);
+      wait = retryAfter(answers) ?? wait;
+      let next = 0;
+      for (const [i, { event, item }] of request.sent.entries()) {
+        const injected = refused[i] ?? null;
+        const result = injected?.result ?? answers[next] ?? { kind: "unanswered" };
+        const judged = judge(item, result);
+        if (injected === null) next += 1;
+        verdicts.push(judged);
+        decisions.set(event.id, {
+          ...decide(event, judged, wait, backoff, result.kind !== "failed" || result.unsent !== true),
+          labs: { ...experiment.attributes, ...injected?.attributes },
+        });
+      }
+    }
+    return { decisions, health: healthOf(verdicts, wait) };
+  }
+
+  return {
+    queue: queues.search,
+    prepare: async (lease: Lease, signals: BatchSignals): Promise<Prepared> => {
+      const { newest, superseded } = newestPerEntity(lease.events);
+      const items = await buildItems(db, newest);
+      const sent = newest.flatMap((event, i) => {
+        const item = items[i];
+        return item ? [{ event, item }] : [];
+      });
+      const requests = cut(sent, options.maxBytes);
+      return { send: (signal) => send(requests, superseded, signals, signal) };
+    },
+  };
+}

@@ -1,0 +1,100 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import { readBacklog } from "../outbox/backlog.ts";
+import type { Queue } from "../outbox/event.ts";
+import { reclaim } from "../outbox/reclaim.ts";
+import { oldestUnfinished, pruneDone } from "../outbox/retention.ts";
+import type { WorkerSignals } from "../telemetry/signals.ts";
+import { failureReason } from "./batch.ts";
+
+export type SweepOptions = {
+  readonly workerId: string;
+  readonly reclaimIntervalMs: number;
+  readonly maxProcessingMs: number;
+  readonly maxAttempts: number;
+  readonly retentionHours: number;
+};
+
+const gaugeIntervalMs = 5000;
+const pruneIntervalMs = 60_000;
+const pruneStep = 5000;
+
+/** Drops tombstones that no unfinished event can still need: an event older than the delete would bring the entity back. */
+async function pruneTombstones(db: Db, queue: Queue, hours: number): Promise<number> {
+  const oldest = await oldestUnfinished(db, queue);
+  const rows = await db.execute(sql`
+    delete from search_index where id in (
+      select id from search_index
+       where deleted_at < now() - ${hours}::float8 * interval '1 hour' and (${oldest}::timestamptz is null or deleted_at < ${oldest}::timestamptz)
+       limit ${pruneStep} for update skip locked)
+    returning 1`);
+  return rows.length;
+}
+
+async function readRebuild(
+  db: Db,
+  projection: string,
+): Promise<{ durationSeconds: number; finishedAt: number; success: boolean } | null> {
+  const [row] = await db.execute<{ duration: number | null; finished: number | null; success: boolean | null }>(sql`
+    select last_rebuild_duration_seconds as duration, extract(epoch from last_rebuild_finished_at)::float8 as finished, last_rebuild_success as success
+      from projection_status where projection_name = ${projection}`);
+  return row
+    ? { durationSeconds: row.duration ?? 0, finishedAt: row.finished ?? 0, success: row.success ?? false }
+    : null;
+}
+
+/**
+ * What has to be done now and then beside the work: take back lapsed leases, read the gauges, prune. Each on its own interval, never two of a kind at once.
+ * `found` is called when a reclaim put events back. Returns the way to stop, which waits for what is under way.
+ */
+export function startSweep(
+  db: Db,
+  queue: Queue,
+  options: SweepOptions,
+  signals: WorkerSignals,
+  found: () => void,
+): () => Promise<void> {
+  const running = new Set<Promise<void>>();
+  const every = (ms: number, step: string, work: () => Promise<void>): (() => void) => {
+    if (ms <= 0) return () => undefined;
+    let busy = false;
+    const once = () => {
+      if (busy) return;
+      busy = true;
+      const run = work()
+        .catch((error: unknown) => signals.databaseFailed(step, failureReason(error), error))
+        .finally(() => {
+          busy = false;
+          running.delete(run);
+        });
+      running.add(run);
+    };
+    once();
+    const timer = setInterval(once, ms);
+    return () => clearInterval(timer);
+  };
+
+  const stops = [
+    every(options.reclaimIntervalMs, "reclaim", async () => {
+      const rows = await reclaim(db, queue, options.workerId, options.maxProcessingMs, options.maxAttempts);
+      signals.reclaimed(rows);
+      if (rows.length > 0) found();
+    }),
+    every(gaugeIntervalMs, "backlog", async () => {
+      signals.backlogRead(await readBacklog(db, queue, options.maxProcessingMs));
+      const rebuild = await readRebuild(db, queue.projection);
+      if (rebuild) signals.rebuildRead(rebuild);
+    }),
+    every(pruneIntervalMs, "prune", async () => {
+      let events = 0;
+      for (let step = pruneStep; step === pruneStep; events += step)
+        step = await pruneDone(db, queue, options.retentionHours, pruneStep);
+      const tombstones = queue.short === "search" ? await pruneTombstones(db, queue, options.retentionHours) : 0;
+      if (events + tombstones > 0) signals.pruned(events, tombstones);
+    }),
+  ];
+  return async () => {
+    for (const stop of stops) stop();
+    await Promise.all(running);
+  };
+}

@@ -1,0 +1,178 @@
+import type { Config } from "../config.ts";
+import type { Db } from "../db/client.ts";
+import { type Claim, openClaim } from "../outbox/claim.ts";
+import { type Lease, reasons } from "../outbox/event.ts";
+import { hasten } from "../outbox/settle.ts";
+import type { WakeUps } from "../outbox/wake.ts";
+import type { WorkerSignals } from "../telemetry/signals.ts";
+import { type BatchOptions, failureReason, processBatch, type Turn } from "./batch.ts";
+import type { Health } from "./health.ts";
+import { createLatch } from "./latch.ts";
+import { createPace } from "./pace.ts";
+import type { Projection } from "./projection.ts";
+
+export type WorkerOptions = {
+  readonly workerId: string;
+  readonly batchSize: number;
+  readonly concurrency: number;
+  readonly pollMs: number;
+  readonly leaseMs: number;
+  readonly maxProcessingMs: number;
+  readonly graceMs: number;
+  readonly breakClaimMs: number | undefined;
+  readonly processSleepMs: number;
+};
+
+/** The worker's own part of the configuration, in milliseconds. */
+export function workerOptions(config: Config, workerId: string): WorkerOptions {
+  const leaseMs = config.OUTBOX_LEASE_SECONDS * 1000;
+  return {
+    workerId,
+    batchSize: config.OUTBOX_BULK_SIZE,
+    concurrency: config.OUTBOX_CONCURRENCY,
+    pollMs: config.OUTBOX_POLL_INTERVAL_MS ?? config.OUTBOX_POLL_INTERVAL_SECONDS * 1000,
+    leaseMs,
+    maxProcessingMs:
+      config.OUTBOX_MAX_PROCESSING_SECONDS === undefined
+        ? Math.max(300_000, 10 * leaseMs)
+        : config.OUTBOX_MAX_PROCESSING_SECONDS * 1000,
+    graceMs: config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000,
+    breakClaimMs: config.OUTBOX_EXPERIMENT_BREAK_CLAIM
+      ? config.OUTBOX_EXPERIMENT_BREAK_CLAIM_SLEEP_SECONDS * 1000
+      : undefined,
+    processSleepMs: config.OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS * 1000,
+  };
+}
+
+/** Reasons for which an event waits for its target, not for itself. */
+const targetReasons = reasons.filter((r) =>
+  ["es_connect", "es_timeout", "es_429", "es_5xx", "es_404", "es_4xx", "es_unknown"].includes(r),
+);
+
+/** The loop never waits longer than this at a stretch: it is how /livez knows that it is alive. */
+const longestWaitMs = 1000;
+/** Batches that may be in their settle while others are on their way. */
+const settling = 2;
+
+/**
+ * Runs one projection until `stop` fires, then drains: no new claims, what was not sent is released, what was sent is settled, within the grace. One claim at a time; while
+ * requests are in flight the next batch is claimed and built if there is a backlog, so that the target never waits for us, and is left to grow if there is none.
+ * Resolves when nothing is in hand any more. Never rejects.
+ */
+export async function runWorker(
+  db: Db,
+  projection: Projection,
+  wakeUps: WakeUps,
+  options: WorkerOptions,
+  health: Health,
+  signals: WorkerSignals,
+  stop: AbortSignal,
+): Promise<void> {
+  const bell = createLatch();
+  const turns = createLatch();
+  const leave = new AbortController();
+  const claim: Claim = openClaim(db, projection.queue, {
+    owner: options.workerId,
+    leaseMs: options.leaseMs,
+    breakClaimMs: options.breakClaimMs,
+  });
+  const batchOptions: BatchOptions = {
+    leaseMs: options.leaseMs,
+    maxProcessingMs: options.maxProcessingMs,
+    sleepMs: options.processSleepMs,
+  };
+  const inHand = new Set<Promise<void>>();
+  let sending = 0;
+  let waiting = 0;
+  let backlog = false;
+
+  const due = (count?: number) =>
+    hasten(db, projection.queue, targetReasons, count).then(
+      (n) => {
+        if (n > 0 && count === undefined) signals.hastened(n);
+        bell.ring();
+      },
+      (error: unknown) => signals.databaseFailed("hasten", failureReason(error), error),
+    );
+  const pace = createPace(options.concurrency, signals, () => void due());
+
+  const turn: Turn = async () => {
+    while (sending >= pace.limit() && !stop.aborted) await turns.wait(longestWaitMs);
+    waiting -= 1;
+    if (stop.aborted) return { granted: false, done: () => undefined };
+    sending += 1;
+    bell.ring();
+    return {
+      granted: true,
+      done: () => {
+        sending -= 1;
+        turns.ring();
+        bell.ring();
+      },
+    };
+  };
+
+  function start(lease: Lease, startedAt: number, claimMs: number): void {
+    waiting += 1;
+    const batch = signals.claimed(
+      lease,
+      startedAt,
+      claimMs,
+      options.breakClaimMs === undefined ? "atomic" : "non_atomic",
+    );
+    const work = processBatch(db, projection, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
+      (dueInMs) => {
+        inHand.delete(work);
+        bell.ring();
+        if (dueInMs !== null) setTimeout(bell.ring, dueInMs).unref();
+      },
+    );
+    inHand.add(work);
+  }
+
+  /** Whether another batch may be claimed: when it can be sent at once, or when there is so much to do that it should be built ahead. */
+  const room = () =>
+    inHand.size < pace.limit() + 1 + settling &&
+    (sending + waiting < pace.limit() || (backlog && waiting === 0 && !pace.probing()));
+
+  /** Claims and starts one batch; false when nothing was due or the database did not answer. */
+  async function turnOver(): Promise<boolean> {
+    const probing = pace.probing();
+    // What failed waits for its backoff; the probe needs something to send.
+    if (probing) await due(1);
+    const startedAt = Date.now();
+    const clock = performance.now();
+    try {
+      const lease = await claim(options.batchSize);
+      backlog = lease?.events.length === options.batchSize;
+      if (lease === null) return false;
+      start(lease, startedAt, performance.now() - clock);
+      return true;
+    } catch (error) {
+      signals.databaseFailed("claim", failureReason(error), error);
+      await bell.wait(200);
+      return false;
+    }
+  }
+
+  const unsubscribe = wakeUps.subscribe(bell.ring);
+  const wake = () => {
+    bell.ring();
+    turns.ring();
+  };
+  stop.addEventListener("abort", wake);
+  while (!stop.aborted) {
+    health.tick();
+    const waitMs = pace.waitMs();
+    if (waitMs > 0 && pace.open()) signals.breakerWaiting(pace.reason(), waitMs);
+    if (!health.mayClaim() || waitMs > 0) await bell.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));
+    else if (!room()) await bell.wait(longestWaitMs);
+    else if (!(await turnOver())) await bell.wait(Math.min(longestWaitMs, options.pollMs));
+  }
+  stop.removeEventListener("abort", wake);
+  unsubscribe();
+  // A request that is still on its way when the grace ends is cut off: unknown outcome, tried again by somebody else.
+  const late = setTimeout(() => leave.abort(), options.graceMs);
+  await Promise.all(inHand);
+  clearTimeout(late);
+}
