@@ -126,7 +126,7 @@ async function initCluster(server: string, home: string): Promise<string> {
 }
 
 async function someOrdinaryUser(): Promise<{ uid: number; gid: number }> {
-  for (const line of (await readFile("/etc/passwd", "utf8")).split("\n").reverse()) {
+  for (const line of (await readFile("/etc/passwd", "utf8")).split("\n").toReversed()) {
     const [, , uid, gid] = line.split(":");
     if (Number(uid) > 0) return { uid: Number(uid), gid: Number(gid) };
   }

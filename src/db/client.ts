@@ -35,6 +35,7 @@ const graceMs = 1000;
 function preparing<T extends postgres.ISql>(sql: T, prepare: boolean): T {
   const unsafe = ((query: string, parameters: never[] = []) =>
     sql.unsafe(query, parameters, { prepare: prepare && parameters.length > 0 })) as T["unsafe"];
+  // oxlint-disable-next-line typescript/unbound-method -- a closure of the driver, it uses no `this`
   const begin = "begin" in sql ? (sql as unknown as postgres.Sql).begin : undefined;
   return new Proxy(sql, {
     get(target, key) {

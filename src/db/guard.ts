@@ -19,7 +19,7 @@ const refuse = (message: string) => new CommandError("refused", `[ENV_GUARD] Ref
 /** The environment that a database's name speaks of, or undefined for a neutral name. */
 function environmentOfName(database: string): Environment | undefined {
   if (/_test(_[a-z0-9]+)?$/.test(database)) return "test";
-  if (/_dev$/.test(database)) return "dev";
+  if (database.endsWith("_dev")) return "dev";
   return undefined;
 }
 

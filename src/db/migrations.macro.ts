@@ -5,6 +5,6 @@ export function loadMigrations(): { name: string; sql: string }[] {
   const folder = `${import.meta.dir}/../../drizzle`;
   return readdirSync(folder)
     .filter((file) => file.endsWith(".sql"))
-    .sort()
+    .toSorted()
     .map((file) => ({ name: file.slice(0, -".sql".length), sql: readFileSync(`${folder}/${file}`, "utf8") }));
 }

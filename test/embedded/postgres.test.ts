@@ -125,8 +125,8 @@ test("who starts while the last one leaves gets a server that works", async () =
 
 test("a server whose parent was killed is adopted", async () => {
   const dataDir = join(home, "orphan");
-  const start = join(import.meta.dir, "../../src/embedded/postgres/start.ts");
-  const code = `const { startPostgres } = await import(${JSON.stringify(start)});
+  const module = join(import.meta.dir, "../../src/embedded/postgres/start.ts");
+  const code = `const { startPostgres } = await import(${JSON.stringify(module)});
     const server = await startPostgres({ dataDir: ${JSON.stringify(dataDir)} });
     await server.createDatabase("kept");
     process.stdout.write(String(server.pid) + "\\n");`;

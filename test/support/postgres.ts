@@ -127,7 +127,7 @@ async function openEmbedded(): Promise<Server> {
   };
 }
 
-const connect = (options: postgres.Options<Record<never, never>>): postgres.Sql =>
+const connect = (options: postgres.Options<Record<string, never>>): postgres.Sql =>
   postgres({ ...options, max: 1, max_lifetime: null, onnotice: () => {} });
 
 /** Drops the databases of runs that were killed: nobody holds their lock any more. */

@@ -6,7 +6,7 @@ import { unusableFolder } from "./failure.ts";
 export interface Account {
   readonly uid: number;
   readonly gid: number;
-  readonly switch: { readonly uid: number; readonly gid: number } | Record<never, never>;
+  readonly switch: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 /**
@@ -19,7 +19,7 @@ const SERVER_UID = 64_532;
 export async function accountFor(cluster: string): Promise<Account> {
   const uid = process.getuid?.() ?? -1;
   const gid = process.getgid?.() ?? -1;
-  if (uid !== 0) return { uid, gid, switch: {} };
+  if (uid !== 0) return { uid, gid, switch: undefined };
   const owner = await stat(cluster).catch(() => undefined);
   const other = owner && owner.uid !== 0 ? { uid: owner.uid, gid: owner.gid } : { uid: SERVER_UID, gid: SERVER_UID };
   return { ...other, switch: other };
