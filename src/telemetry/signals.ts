@@ -50,7 +50,7 @@ export function spansDropped(metrics: Metrics): (reason: DropReason, count: numb
 /** How many events of each kind a committed write appended to each queue. */
 export type Appended = ReadonlyMap<
   string,
-  { readonly eventType: string; readonly entityType: string; readonly count: number }
+  { readonly eventType: string; readonly entityType: string; readonly count: number; readonly chronicled: number }
 >;
 
 export type RequestSignals = {
@@ -136,10 +136,11 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
       };
     },
     appended: (appended) => {
-      for (const { eventType, entityType, count } of appended.values()) {
+      for (const { eventType, entityType, count, chronicled } of appended.values()) {
         const labels = { event_type: eventType.replace("_", "."), entity_type: entityType };
-        for (const projection of Object.values(projections))
-          metrics.add("outbox_produced_total", { projection, ...labels }, count);
+        metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
+        if (chronicled > 0)
+          metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
       }
     },
     failed: (correlationId, error) =>
