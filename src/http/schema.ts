@@ -26,17 +26,41 @@ const text = (rule: TextRule, description: string) =>
 export const line = (least: number, most: number) =>
   text({ minLength: least, maxLength: most }, `one line of ${least} to ${most} characters`);
 
-/** Text of any number of lines, up to `most` characters (code points). */
-export const prose = (most?: number) =>
+/** Text of any number of lines, of `least` to `most` characters (code points). */
+export const prose = (most?: number, least = 0) =>
   text(
-    { multiline: true, ...(most === undefined ? {} : { maxLength: most }) },
-    `${most === undefined ? "text" : `text of up to ${most} characters`}, without NUL and unpaired surrogates`,
+    { multiline: true, minLength: least, ...(most === undefined ? {} : { maxLength: most }) },
+    `${most === undefined ? "text" : `text of ${least} to ${most} characters`}, without NUL and unpaired surrogates`,
   );
 
 const hex = "[0-9a-fA-F]";
 export const uuid = () => Type.String({ pattern: `^${hex}{8}(-${hex}{4}){3}-${hex}{12}$`, description: "a UUID" });
 export const color = () =>
   Type.String({ pattern: `^#(${hex}{6}|${hex}{8})$`, description: "a colour as #RRGGBB or #RRGGBBAA" });
+
+TypeRegistry.Set<{ minimum: number; maximum: number }>(
+  "WholeNumber",
+  ({ minimum, maximum }, value) =>
+    typeof value === "string" && /^\d{1,15}$/.test(value) && Number(value) >= minimum && Number(value) <= maximum,
+);
+
+/** A whole number as a query writes it: in digits, still a string. */
+export const wholeNumber = (minimum: number, maximum: number) =>
+  Type.Unsafe<string>({
+    [Kind]: "WholeNumber",
+    type: "integer",
+    minimum,
+    maximum,
+    description: `a whole number from ${minimum} to ${maximum}`,
+  });
+
+export const oneOf = <const T extends readonly string[]>(values: T) =>
+  Type.Unsafe<T[number]>(
+    Type.Union(
+      values.map((v) => Type.Literal(v)),
+      { description: `one of ${values.join(", ")}` },
+    ),
+  );
 
 export const optional = <T extends TSchema>(schema: T) =>
   Type.Optional(Type.Unsafe<Static<T>>({ ...schema, description: schema.description ?? "" }));

@@ -1,12 +1,18 @@
 import { Elysia } from "elysia";
 import { problems } from "../errors.ts";
 import type { RequestSignals } from "../telemetry/signals.ts";
+import { blockRoutes } from "./blocks.ts";
+import { bookRoutes } from "./books.ts";
+import { bookshelfRoutes } from "./bookshelves.ts";
 import type { Desk } from "./desk.ts";
 import { healthRoutes, isHealthPath, type Readiness } from "./health.ts";
+import { libraryRoutes } from "./libraries.ts";
 import { problemOf, problemResponse, retriable } from "./problem.ts";
+import { type SearchBackend, searchRoutes } from "./search.ts";
 import { tagRoutes } from "./tags.ts";
 
 export type ServerParts = Omit<Desk, "signalsOf"> & {
+  readonly search: SearchBackend;
   /** Answers GET /metrics. */
   readonly metrics: (request: Request) => Response | Promise<Response>;
   readonly readiness: Readiness;
@@ -25,7 +31,7 @@ export type ApiServer = {
 type Exchange = { readonly signals: RequestSignals; route: string | null; error: unknown };
 
 /** The HTTP API. Every answer but 2xx is problem+json (RFC 9457) and holds nothing of the request's input. */
-export function createServer({ metrics, readiness, ...parts }: ServerParts): ApiServer {
+export function createServer({ metrics, readiness, search, ...parts }: ServerParts): ApiServer {
   const exchanges = new WeakMap<Request, Exchange>();
   const exchangeOf = (request: Request): Exchange => {
     const exchange = exchanges.get(request);
@@ -63,7 +69,12 @@ export function createServer({ metrics, readiness, ...parts }: ServerParts): Api
     return problemResponse(problem, exchange.signals.correlationId);
   });
   healthRoutes(app, desk.db, readiness, metrics);
+  libraryRoutes(app, desk);
+  bookshelfRoutes(app, desk);
+  bookRoutes(app, desk);
+  blockRoutes(app, desk);
   tagRoutes(app, desk);
+  searchRoutes(app, desk, search);
 
   const routes = app.routes.map(({ method, path }) => ({ method, segments: path.split("/") }));
   /** What the table of routes answers at a path, for Allow. */
@@ -75,7 +86,7 @@ export function createServer({ metrics, readiness, ...parts }: ServerParts): Api
           r.segments.length === segments.length && r.segments.every((s, i) => s.startsWith(":") || s === segments[i]),
       )
       .map((r) => r.method);
-    return methods.includes("GET") ? ["HEAD", ...methods].sort() : methods.sort();
+    return methods.includes("GET") ? ["HEAD", ...methods].toSorted() : methods.toSorted();
   }
 
   async function answer(request: Request): Promise<Response> {
