@@ -22,8 +22,8 @@ const nobody = "00000000-0000-7000-8000-000000000000";
 const indexed = async (id: string) => (await db.select().from(searchIndex).where(eq(searchIndex.entityId, id)))[0];
 
 test("each entity puts its own words into the index, and every change raises its version by one", async () => {
-  const { library, shelf, book, blocks } = await shelve(db, "words");
-  const [block] = blocks;
+  const { library, shelf, book, blocks: inside } = await shelve(db, "words");
+  const [block] = inside;
   await inOneWrite(db, (u) => changeLibrary(u, library.id, { description: "about it" }));
   await inOneWrite(db, (u) => changeBookshelf(u, shelf.id, { name: "Renamed", description: "a shelf" }));
   await inOneWrite(db, (u) => changeBook(u, book.id, { summary: "in short" }));
@@ -279,7 +279,7 @@ test("the outbox rows carry the trace of their cause, and the chronicle who did 
         union all select o.traceparent, o.tracestate from chronicle_outbox_events o join chronicle_events c on c.id = o.entity_id where c.entity_id = ${tag.id}`,
   );
   expect([...rows] as unknown[]).toEqual(
-    Array(2).fill({ traceparent: cause.traceparent, tracestate: cause.tracestate }),
+    Array.from({ length: 2 }, () => ({ traceparent: cause.traceparent, tracestate: cause.tracestate })),
   );
   const told = await db.execute(
     sql`select actor_id, source, correlation_id, actor_kind from chronicle_events where entity_id = ${tag.id}`,
