@@ -4,7 +4,7 @@
  * The flags were measured: bytecode starts in 25 ms in place of 90; identifiers stay whole, because minified ones turn
  * function names in stacks into noise for 1 MB. Never `strip` the result: what is left is plain bun.
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { version } from "../package.json";
 
@@ -15,6 +15,8 @@ const root = join(import.meta.dir, "..");
 const binary = join(root, "dist/wordloom");
 
 await mkdir(join(root, "dist"), { recursive: true });
+// A build that fails must not leave the last one to be tested in its place.
+await rm(binary, { force: true });
 await run([process.execPath, "tools/pack-postgres.ts", "--release"]);
 await run([
   process.execPath,

@@ -10,11 +10,7 @@ export type Log = pino.Logger;
  * JSON lines on stdout with ts, level, event, message and the shared keys; pretty on a terminal. No transports: they look for worker files on disk, which a
  * compiled binary does not have. Inside an active span a line carries trace_id and span_id.
  */
-export function openLog(
-  config: Config,
-  service: string,
-  destination: pino.DestinationStream | undefined = undefined,
-): Log {
+export function openLog(config: Config, service: string, destination?: pino.DestinationStream): Log {
   const json = config.LOG_JSON ?? !process.stdout.isTTY;
   const target =
     destination ??
