@@ -55,32 +55,45 @@ function createFloor(): Floor {
   };
 }
 
-type Row = {
-  id: string;
-  entity_type: Subject;
-  entity_id: string;
-  op: Op;
-  event_version: string;
-  attempts: number;
-  counted_attempts: number;
-  age_seconds: number;
-  fresh: boolean;
-  traceparent: string | null;
-  tracestate: string | null;
-};
+/** One claimed row, as one JSON array: eleven columns of 500 rows cost the driver more than Postgres needs to claim them. 64-bit numbers are text. */
+type Row = [
+  id: string,
+  entityType: Subject,
+  entityId: string,
+  op: Op,
+  eventVersion: string,
+  attempts: number,
+  countedAttempts: number,
+  traceparent: string | null,
+  tracestate: string | null,
+  fresh: boolean,
+  ageSeconds: number,
+];
 
-function toEvent(row: Row): ClaimedEvent {
+function toEvent([
+  id,
+  entityType,
+  entityId,
+  op,
+  eventVersion,
+  attempts,
+  countedAttempts,
+  traceparent,
+  tracestate,
+  ,
+  ageSeconds,
+]: Row): ClaimedEvent {
   return {
-    id: BigInt(row.id),
-    entityType: row.entity_type,
-    entityId: row.entity_id,
-    op: row.op,
-    eventVersion: BigInt(row.event_version),
-    attempts: row.attempts,
-    countedAttempts: row.counted_attempts,
-    ageSeconds: row.age_seconds,
-    traceparent: row.traceparent,
-    tracestate: row.tracestate,
+    id: BigInt(id),
+    entityType,
+    entityId,
+    op,
+    eventVersion: BigInt(eventVersion),
+    attempts,
+    countedAttempts,
+    ageSeconds,
+    traceparent,
+    tracestate,
   };
 }
 
@@ -108,9 +121,14 @@ function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: str
        where e.id = due.id
       returning e.id, e.entity_type, e.entity_id, e.op, e.event_version, e.attempts, e.counted_attempts, e.traceparent, e.tracestate, e.created_at, due.fresh
     )
-    select id::text, entity_type, entity_id, op, event_version::text, attempts, counted_attempts, traceparent, tracestate, fresh,
-           extract(epoch from clock_timestamp() - created_at)::float8 as age_seconds
-      from leased order by id`;
+    select coalesce(json_agg(json_build_array(id::text, entity_type, entity_id, op, event_version::text, attempts, counted_attempts, traceparent, tracestate, fresh,
+                                              extract(epoch from clock_timestamp() - created_at)::float8) order by id), '[]') as rows
+      from leased`;
+}
+
+async function execute(db: Db, statement: ReturnType<typeof sql>): Promise<Row[]> {
+  const [answer] = await db.execute<{ rows: Row[] }>(statement);
+  return answer?.rows ?? [];
 }
 
 /** The experiment of drill E: between choosing rows and taking them another worker may take them too. The fence keeps the result right. */
@@ -127,7 +145,8 @@ async function claimWithoutLock(
   await Bun.sleep(options.breakClaimMs ?? 0);
   if (chosen.length === 0) return [];
   const ids = `{${chosen.map((row) => row.id).join(",")}}`;
-  return await db.execute<Row>(
+  return await execute(
+    db,
     sql`with due as (select unnest(${ids}::bigint[]) as id, true as fresh), ${lease(queue, options, claimBatchId)}`,
   );
 }
@@ -145,12 +164,13 @@ export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
     retriesFirst = !retriesFirst;
     const rows =
       options.breakClaimMs === undefined
-        ? await db.execute<Row>(
+        ? await execute(
+            db,
             sql`with ${due(queue, limit, floor.next(sentAt), retriesFirst, true)}, ${lease(queue, options, claimBatchId)}`,
           )
         : await claimWithoutLock(db, queue, options, claimBatchId, limit);
-    const firstFresh = rows.find((row) => row.fresh);
-    floor.claimed(sentAt, firstFresh ? BigInt(firstFresh.id) : undefined, rows.length === limit);
+    const firstFresh = rows.find(([, , , , , , , , , fresh]) => fresh)?.[0];
+    floor.claimed(sentAt, firstFresh === undefined ? undefined : BigInt(firstFresh), rows.length === limit);
     if (rows.length === 0) return null;
     return { claimBatchId, owner: options.owner, events: rows.map(toEvent), expiresAt: sentAt + options.leaseMs };
   };

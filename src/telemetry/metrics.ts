@@ -235,8 +235,15 @@ export type Metrics = {
   readonly set: <N extends Of<"gauge">>(name: N, labels: Labels<N>, value: number) => void;
   /** `traceId` becomes the exemplar of the bucket. */
   readonly observe: <N extends Of<"histogram">>(name: N, labels: Labels<N>, value: number, traceId?: string) => void;
+  /** Adds many single counts at once: a batch of 500 events has a handful of label sets. Nothing is counted until `flush`. */
+  readonly tally: () => Tally;
   /** The page for a scrape, in the format that its Accept header asks for. */
   readonly render: (accept: string | null) => Promise<{ readonly contentType: string; readonly body: string }>;
+};
+
+export type Tally = {
+  readonly add: <N extends Of<"counter">>(name: N, labels: Labels<N>) => void;
+  readonly flush: () => void;
 };
 
 type Kinds = { counter: Counter; gauge: Gauge; histogram: Histogram };
@@ -265,15 +272,41 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
   // Rendering OpenMetrics strips `_total` from the name of every counter, for good: put it back before the next page.
   const named = registry.getMetricsAsArray().map((metric) => ({ metric, name: metric.name }));
   let rendering: Promise<unknown> = Promise.resolve();
+  const counter = (name: MetricName) => made.get(name) as Counter | undefined;
+  /** Histograms by their labels: finding the child costs more than counting. */
+  const children = new Map<string, ReturnType<Histogram["labels"]> | undefined>();
+  const keyOf = (name: MetricName, labels: Readonly<Record<string, string>>) =>
+    `${name} ${Object.values(labels).join(" ")}`;
+  const childOf = (name: MetricName, labels: Readonly<Record<string, string>>) => {
+    const key = keyOf(name, labels);
+    if (!children.has(key)) children.set(key, (made.get(name) as Histogram | undefined)?.labels(labels));
+    return children.get(key);
+  };
   return {
-    add: (name, labels, count = 1) => (made.get(name) as Counter | undefined)?.inc(labels, count),
+    add: (name, labels, count = 1) => counter(name)?.inc(labels, count),
     set: (name, labels, value) => (made.get(name) as Gauge | undefined)?.set(labels, value),
-    observe: (name, labels, value, traceId) =>
-      (made.get(name) as Histogram | undefined)?.observe({
-        labels,
-        value,
-        ...(traceId === undefined ? {} : { exemplarLabels: { trace_id: traceId } }),
-      }),
+    observe: (name, labels, value, traceId) => {
+      if (traceId === undefined) childOf(name, labels)?.observe(value);
+      else (made.get(name) as Histogram | undefined)?.observe({ labels, value, exemplarLabels: { trace_id: traceId } });
+    },
+    tally: () => {
+      const counts = new Map<
+        string,
+        { name: Of<"counter">; labels: Readonly<Record<string, string>>; count: number }
+      >();
+      return {
+        add: (name, labels) => {
+          const key = keyOf(name, labels);
+          const seen = counts.get(key);
+          if (seen) seen.count += 1;
+          else counts.set(key, { name, labels, count: 1 });
+        },
+        flush: () => {
+          for (const { name, labels, count } of counts.values()) counter(name)?.inc(labels, count);
+          counts.clear();
+        },
+      };
+    },
     render: (accept) => {
       const contentType = accept?.includes("application/openmetrics-text")
         ? Registry.OPENMETRICS_CONTENT_TYPE

@@ -2,7 +2,7 @@ import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } 
 import type { Config } from "../config.ts";
 import { obsSchema, projections } from "./keys.ts";
 import { type Log, traceKeys } from "./log.ts";
-import type { MetricName, Metrics } from "./metrics.ts";
+import type { MetricName, Metrics, Tally } from "./metrics.ts";
 import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
 import { type DropReason, pointsAtGrpc, type Tracing } from "./tracing.ts";
 
@@ -296,6 +296,7 @@ export function workerSignals(
     startedAt: number,
     batchSpan: Span | undefined,
     settleAge: number,
+    tally: Tally,
   ): void {
     const op = event.op;
     const failed = outcome.kind === "retry" || outcome.kind === "fail";
@@ -356,14 +357,14 @@ export function workerSignals(
     const doc = `${event.entityType}:${event.entityId}`;
     switch (outcome.kind) {
       case "done":
-        metrics.add("outbox_processed_total", { ...at, op });
+        tally.add("outbox_processed_total", { ...at, op });
         metrics.observe("outbox_event_age_seconds", at, settleAge, sampled(span));
         if (outcome.noopReason !== undefined) {
-          metrics.add("outbox_idempotent_noop_total", { ...at, op, reason: outcome.noopReason });
+          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: outcome.noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc}> not found in ES (noop)`);
         } else if (outcome.result === "superseded") {
-          metrics.add("outbox_superseded_total", { ...at, op });
-          log.debug(fields(), `Outbox ${op}: <${doc}> superseded`);
+          tally.add("outbox_superseded_total", { ...at, op });
+          if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc}> superseded`);
         } else if (log.isLevelEnabled(span ? "info" : "debug")) {
           log[span ? "info" : "debug"](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc}>`);
         }
@@ -371,8 +372,8 @@ export function workerSignals(
       case "retry":
       case "fail": {
         const reason = outcome.reason ?? "unknown_exception";
-        metrics.add("outbox_failed_total", { ...at, op, reason });
-        metrics.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
+        tally.add("outbox_failed_total", { ...at, op, reason });
+        tally.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
           ...at,
           op,
           reason,
@@ -449,19 +450,21 @@ export function workerSignals(
           metrics.add("outbox_es_bulk_requests_total", { ...at, result: request.result });
           if (request.result === "failed") metrics.add("outbox_es_bulk_failed_requests_total", at);
           metrics.observe("outbox_es_bulk_request_duration_seconds", at, request.durationMs / 1000, sampled(span));
+          const tally = metrics.tally();
           for (const item of request.items) {
-            metrics.add("outbox_es_bulk_items_total", {
+            tally.add("outbox_es_bulk_items_total", {
               ...at,
               op: item.op,
               result: item.failureClass === null ? "success" : "failed",
             });
             if (item.failureClass !== null)
-              metrics.add("outbox_es_bulk_item_failures_total", {
+              tally.add("outbox_es_bulk_item_failures_total", {
                 ...at,
                 op: item.op,
                 failure_class: item.failureClass,
               });
           }
+          tally.flush();
           if (!span) return;
           const client = tracing.tracer.startSpan(
             `bulk ${request.index}`,
@@ -492,10 +495,13 @@ export function workerSignals(
           const waitedSeconds = (Date.now() - claimedAt) / 1000;
           metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
           if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
+          const tally = metrics.tally();
           for (const event of ours) {
             const outcome = outcomes.get(event.id);
-            if (outcome) tellEvent(event, outcome, claimBatchId, claimedAt, span, event.ageSeconds + waitedSeconds);
+            if (outcome)
+              tellEvent(event, outcome, claimBatchId, claimedAt, span, event.ageSeconds + waitedSeconds, tally);
           }
+          tally.flush();
           const count = (kind: SignalledOutcome["kind"]) => settledOutcomes.filter((o) => o.kind === kind).length;
           if (count("done") > 0) metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
           const result = batchResult(settledOutcomes);
