@@ -1,0 +1,72 @@
+/** What the two threads say to each other. */
+export type ToWorker =
+  | { readonly kind: "start"; readonly dataDir: string; readonly port: number }
+  | { readonly kind: "stop" };
+export type FromWorker =
+  | { readonly kind: "listening"; readonly port: number }
+  | { readonly kind: "failed"; readonly message: string; readonly code?: string }
+  | { readonly kind: "stopped" };
+
+export interface Engine {
+  /** Where it answers: loopback only, no credentials. */
+  readonly url: string;
+  /** Lets running requests end, closes the data and ends the thread. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the embedded search engine on a thread of its own and resolves when it answers. Port 0 takes a free one.
+ * Rejects with the reason, and `code` where the system gave one: EADDRINUSE for a port in use; another process on the
+ * same `dataDir`; a folder that cannot be written.
+ */
+export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
+  // A compiled binary finds the worker by this very form, as an entry point of its own.
+  const worker = new Worker(new URL("./worker.ts", import.meta.url).href);
+  const say = (message: ToWorker) => worker.postMessage(message);
+  try {
+    const listening = replyOf(worker, "listening");
+    say({ kind: "start", dataDir, port });
+    const { port: bound } = await listening;
+    const stop = async () => {
+      const stopped = replyOf(worker, "stopped");
+      say({ kind: "stop" });
+      await stopped;
+      worker.terminate();
+    };
+    let stopping: Promise<void> | undefined;
+    return {
+      url: `http://127.0.0.1:${bound}`,
+      stop: () => {
+        stopping ??= stop();
+        return stopping;
+      },
+    };
+  } catch (cause) {
+    worker.terminate();
+    throw cause;
+  }
+}
+
+/** The next message of that kind. Rejects when the worker reports a failure or breaks. */
+function replyOf<Kind extends FromWorker["kind"]>(
+  worker: Worker,
+  kind: Kind,
+): Promise<Extract<FromWorker, { kind: Kind }>> {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
+      if (isKind(data, kind)) resolve(data);
+      else if (data.kind === "failed") {
+        const failure = new Error(`the embedded search engine did not start: ${data.message}`);
+        reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
+      }
+    };
+    worker.onerror = (event) => reject(new Error(`the embedded search engine broke: ${event.message}`));
+  });
+}
+
+function isKind<Kind extends FromWorker["kind"]>(
+  message: FromWorker,
+  kind: Kind,
+): message is Extract<FromWorker, { kind: Kind }> {
+  return message.kind === kind;
+}

@@ -1,0 +1,250 @@
+import type { SQLQueryBindings } from "bun:sqlite";
+import { illegalArgument, invalidRequest, parsingException, shardFailure, unsupported } from "./errors.ts";
+import { type Highlight, highlight, parseHighlight } from "./highlight.ts";
+import { isObject, type Json, type JsonObject, parseJson, type Reply } from "./json.ts";
+import { show } from "./mapping.ts";
+import { bind, type Compilation, type Compiled, compile, startCompilation } from "./query.ts";
+import type { Snapshot } from "./snapshot.ts";
+import { after, byScore, byWriting, orderBy, parseSort, type SortKey, showFloat } from "./sort.ts";
+import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";
+import type { Value } from "./values.ts";
+
+interface SearchRequest {
+  readonly query: Json;
+  readonly from: number;
+  readonly size: number;
+  readonly sort: Json | undefined;
+  readonly searchAfter: Json | undefined;
+  /** How many hits are counted exactly; -1 for none at all. */
+  readonly countUpTo: number;
+  readonly source: SourceFilter;
+  readonly version: boolean;
+  readonly seqNo: boolean;
+  readonly trackScores: boolean;
+  readonly highlight: Highlight | undefined;
+}
+
+/** Known to Elasticsearch, not to this engine. */
+const foreign = new Set([
+  ...[
+    "aggregations",
+    "aggs",
+    "collapse",
+    "docvalue_fields",
+    "explain",
+    "ext",
+    "fields",
+    "indices_boost",
+    "knn",
+    "min_score",
+  ],
+  ...["post_filter", "profile", "rank", "rescore", "retriever", "runtime_mappings", "script_fields", "slice", "stats"],
+  ...["stored_fields", "suggest", "terminate_after"],
+]);
+
+/** Reads the body of a search, `pit` apart. Throws what Elasticsearch answers to a wrong one. */
+export function parseSearch(body: JsonObject): SearchRequest {
+  const {
+    query,
+    from,
+    size,
+    sort,
+    search_after,
+    track_total_hits,
+    _source,
+    version,
+    seq_no_primary_term,
+    track_scores,
+  } = body;
+  const { highlight, pit: _pit, timeout: _timeout, ...rest } = body;
+  for (const [key, value] of Object.entries(rest)) {
+    if (foreign.has(key)) throw unsupported(`the search option [${key}]`);
+    if (!known.has(key)) throw parsingException(`Unknown key for a ${tokenName(value)} in [${key}].`);
+  }
+  const request: SearchRequest = {
+    query: query ?? { match_all: {} },
+    from: wholeNumber("from", from, 0),
+    size: wholeNumber("size", size, 10),
+    sort,
+    searchAfter: search_after,
+    countUpTo:
+      track_total_hits === true
+        ? Number.POSITIVE_INFINITY
+        : track_total_hits === false
+          ? -1
+          : Number(track_total_hits ?? 10_000),
+    source: readSourceFilter(_source),
+    version: version === true,
+    seqNo: seq_no_primary_term === true,
+    trackScores: track_scores === true,
+    highlight: highlight === undefined ? undefined : parseHighlight(highlight),
+  };
+  if (request.from < 0) throw illegalArgument(`[from] parameter cannot be negative but was [${request.from}]`);
+  if (request.size < 0) throw illegalArgument(`[size] parameter cannot be negative, found [${request.size}]`);
+  if (search_after !== undefined && request.from > 0) {
+    throw invalidRequest("[from] parameter must be set to 0 when [search_after] is used");
+  }
+  return request;
+}
+
+const known = new Set([
+  ...["query", "from", "size", "sort", "search_after", "track_total_hits", "_source", "version", "seq_no_primary_term"],
+  "track_scores",
+]);
+
+/** Runs a search on a snapshot. `pitId` stands in the reply, and adds the order of writing as the last sort key. */
+export function search(snapshot: Snapshot, request: SearchRequest, pitId: string | undefined): Reply {
+  const started = performance.now();
+  const { index, db } = snapshot;
+  const { from, size } = request;
+  checkWindow(snapshot, from + size);
+  const keys = request.sort === undefined ? [] : parseSort(request.sort, index);
+  const sorted = keys.length > 0 && !(keys.length === 1 && keys[0]?.name === "_score" && keys[0].descending);
+  const tieBroken = pitId !== undefined && keys.length > 0 && keys.every(({ name }) => name !== "_shard_doc");
+  const shown = tieBroken ? [...keys, byWriting] : keys;
+  const scored = !sorted || request.trackScores || keys.some(({ name }) => name === "_score");
+  const to = startCompilation(snapshot);
+  const compiled = compile(to, request.query, 1, scored);
+  // The count is of the query alone: search_after and paging leave it as it is.
+  const counting = [...to.parameters];
+  const page = size === 0 ? [] : rowsOf(snapshot, to, compiled, request, shown);
+  const total = request.countUpTo < 0 ? undefined : countRows(snapshot, to, compiled, counting);
+  const best =
+    !scored || page.length === 0
+      ? null
+      : Math.max(
+          ...(from > 0 || sorted ? [bestScore(snapshot, to, compiled, counting)] : page.map(({ score }) => score)),
+        );
+  const sourceOf = db.query<{ source: string }, [bigint]>(`select source from sources_${index.number} where seq = ?`);
+  const hits = page.map((row): Reply => {
+    const source =
+      request.source === false && request.highlight === undefined ? "{}" : (sourceOf.get(row.seq)?.source ?? "{}");
+    const document = request.highlight === undefined ? {} : parseJson(source);
+    return {
+      _index: index.name,
+      _id: row.id,
+      _version: request.version ? row.version : undefined,
+      ...(request.seqNo ? { _seq_no: row.seq, _primary_term: 1 } : {}),
+      _score: scored ? showFloat(row.score) : null,
+      _source: showSource(source, request.source),
+      highlight:
+        request.highlight && isObject(document)
+          ? highlight(request.highlight, index.mapping, to.wanted, document)
+          : undefined,
+      sort: shown.length > 0 ? shown.map((key, i) => key.show(row.keys[i] ?? null)) : undefined,
+    };
+  });
+  return {
+    pit_id: pitId,
+    took: Math.round(performance.now() - started),
+    timed_out: false,
+    _shards: { total: 1, successful: 1, skipped: 0, failed: 0 },
+    hits: {
+      total: total === undefined ? undefined : showTotal(total, request.countUpTo),
+      max_score: best === null ? null : showFloat(best),
+      hits,
+    },
+  };
+}
+
+/** POST /{index}/_count */
+export function count(snapshot: Snapshot, body: JsonObject): Reply {
+  const { query, ...rest } = body;
+  const [other] = Object.keys(rest);
+  if (other !== undefined) throw parsingException(`request does not support [${other}]`);
+  const to = startCompilation(snapshot);
+  const compiled = compile(to, query ?? { match_all: {} }, 1, false);
+  const total = countRows(snapshot, to, compiled, to.parameters);
+  return { count: total, _shards: { total: 1, successful: 1, skipped: 0, failed: 0 } };
+}
+
+interface Row {
+  readonly seq: bigint;
+  readonly id: string;
+  readonly version: bigint;
+  readonly score: number;
+  readonly keys: readonly (Value | null)[];
+}
+
+function rowsOf(
+  snapshot: Snapshot,
+  to: Compilation,
+  compiled: Compiled,
+  request: SearchRequest,
+  keys: readonly SortKey[],
+): Row[] {
+  const { db, index } = snapshot;
+  const order = keys.length > 0 ? [...keys, byWriting] : [byScore, byWriting];
+  const columns = order.map(({ expression }, i) => `${expression} as k${i}`).join(", ");
+  const beyond = request.searchAfter === undefined ? "1" : after(to, keys, request.searchAfter, index);
+  const sql = `${withTables(to)}
+    select seq, id, version, score, ${order.map((_, i) => `k${i}`).join(", ")} from (
+      select *, ${columns} from (select d.*, ${compiled.score} as score ${fromRows(snapshot, to, compiled)}))
+     where ${beyond} order by ${orderBy(order)} limit ${bind(to, request.size)} offset ${bind(to, request.from)}`;
+  return db
+    .query<Record<string, Value | null>, SQLQueryBindings[]>(sql)
+    .all(...to.parameters)
+    .map((row) => ({
+      seq: BigInt(row["seq"] ?? 0),
+      id: String(row["id"]),
+      version: BigInt(row["version"] ?? 0),
+      score: Number(row["score"]),
+      keys: keys.map((_, i) => row[`k${i}`] ?? null),
+    }));
+}
+
+function countRows(
+  snapshot: Snapshot,
+  to: Compilation,
+  compiled: Compiled,
+  parameters: readonly SQLQueryBindings[],
+): number {
+  const sql = `${withTables(to)} select count(*) as total ${fromRows(snapshot, to, compiled)}`;
+  return Number(snapshot.db.query<{ total: bigint }, SQLQueryBindings[]>(sql).get(...parameters)?.total ?? 0);
+}
+
+function bestScore(
+  snapshot: Snapshot,
+  to: Compilation,
+  compiled: Compiled,
+  parameters: readonly SQLQueryBindings[],
+): number {
+  const sql = `${withTables(to)} select max(${compiled.score}) as best ${fromRows(snapshot, to, compiled)}`;
+  return Number(snapshot.db.query<{ best: number }, SQLQueryBindings[]>(sql).get(...parameters)?.best ?? 0);
+}
+
+function withTables(to: Compilation): string {
+  return to.tables.length === 0 ? "" : `with ${to.tables.join(", ")}`;
+}
+
+function fromRows({ index }: Snapshot, to: Compilation, compiled: Compiled): string {
+  return `from docs_${index.number} d ${to.joins.join(" ")} where ${compiled.match}`;
+}
+
+function showTotal(total: number, upTo: number): Reply {
+  return total > upTo ? { value: upTo, relation: "gte" } : { value: total, relation: "eq" };
+}
+
+function checkWindow({ index }: Snapshot, reach: number): void {
+  const most = Number(index.settings.get("index.max_result_window") ?? 10_000);
+  if (reach <= most) return;
+  throw shardFailure(index, 400, {
+    type: "illegal_argument_exception",
+    reason: `Result window is too large, from + size must be less than or equal to: [${most}] but was [${reach}]. See the scroll api for a more efficient way to request large data sets. This limit can be set by changing the [index.max_result_window] index level setting.`,
+  });
+}
+
+function wholeNumber(name: string, value: Json | undefined, otherwise: number): number {
+  const number = Number(value ?? otherwise);
+  if (!Number.isInteger(number))
+    throw illegalArgument(`Failed to parse int parameter [${name}] with value [${show(value ?? null)}]`);
+  return number;
+}
+
+function tokenName(value: Json): string {
+  if (Array.isArray(value)) return "START_ARRAY";
+  if (isObject(value)) return "START_OBJECT";
+  if (typeof value === "string") return "VALUE_STRING";
+  if (typeof value === "boolean") return "VALUE_BOOLEAN";
+  return value === null ? "VALUE_NULL" : "VALUE_NUMBER";
+}

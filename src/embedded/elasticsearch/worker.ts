@@ -1,0 +1,48 @@
+/** The thread of the embedded engine. It is told once what to open, and afterwards at most to stop. */
+import type { FromWorker, ToWorker } from "./engine.ts";
+import { serve } from "./server.ts";
+import { pointsInTime } from "./snapshot.ts";
+import { openStore } from "./store.ts";
+import { forgetDeletions } from "./write.ts";
+
+declare const self: Worker;
+
+const forgetEveryMs = 60_000;
+let stop: (() => Promise<void>) | undefined;
+
+self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+  if (data.kind === "start") {
+    start(data.dataDir, data.port);
+  } else {
+    await stop?.();
+    tell({ kind: "stopped" });
+  }
+};
+
+function start(dataDir: string, port: number): void {
+  try {
+    const store = openStore(dataDir);
+    try {
+      const server = serve(store, pointsInTime(store), port);
+      const forgetting = setInterval(() => {
+        for (const index of store.indices.values()) forgetDeletions(store.db, index, Date.now());
+      }, forgetEveryMs);
+      stop = async () => {
+        clearInterval(forgetting);
+        await server.stop(false);
+        store.close();
+      };
+      tell({ kind: "listening", port: server.port ?? port });
+    } catch (cause) {
+      store.close();
+      throw cause;
+    }
+  } catch (cause) {
+    const { message, code } = cause as Error & { code?: string };
+    tell({ kind: "failed", message, ...(code === undefined ? {} : { code }) });
+  }
+}
+
+function tell(message: FromWorker): void {
+  self.postMessage(message);
+}
