@@ -70,17 +70,18 @@ export async function settle(
     done.refunds.push(outcome.sent ? 0 : 1);
   }
   const live = sql.identifier(`${queue.table}_live`);
-  // The last two conditions of each half are the fence.
+  const ids = `{${done.ids.join(",")}}`;
+  // The last two conditions of each half are the fence. An array, not a join: the planner cannot know how few rows it names.
   const rows = await db.execute<{ id: string }>(sql`
     with finished as materialized (
-      select * from unnest(${`{${done.ids.join(",")}}`}::bigint[], ${`{${done.results.join(",")}}`}::text[], ${`{${done.refunds.join(",")}}`}::int[]) as f(id, result, refund)
+      select * from unnest(${ids}::bigint[], ${`{${done.results.join(",")}}`}::text[], ${`{${done.refunds.join(",")}}`}::int[]) as f(id, result, refund)
     ), moved as (
-      delete from ${live} e using finished f
-       where e.id = f.id and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid
-      returning e.*, f.result as new_result, f.refund
+      delete from ${live} e
+       where e.id = any(${ids}::bigint[]) and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid
+      returning e.*
     ), history as (
       insert into ${sql.identifier(`${queue.table}_done`)} (${kept}, attempts, status, result, processed_at, updated_at)
-      select ${kept}, attempts - refund, 'done', new_result, now(), now() from moved
+      select ${kept}, attempts - f.refund, 'done', f.result, now(), now() from moved join finished f using (id)
     ), kept as (
       update ${live} e
          set status = k.status, error_reason = coalesce(k.reason, e.error_reason), error = coalesce(k.error, e.error), attempts = e.attempts - k.refund,
