@@ -1,0 +1,138 @@
+import { Client, HttpConnection } from "@elastic/elasticsearch";
+import { sql } from "drizzle-orm";
+import { type BulkItem, bulkBody, sendBulk } from "../../src/search/bulk.ts";
+import { ensureIndex } from "../../src/search/indices.ts";
+import { cpuSeconds, median } from "./machine.ts";
+import { empty, fill, report, startElasticsearch, startStore, startWorker, until } from "./stack.ts";
+
+/**
+ * How much of Elasticsearch's own speed is left once every document goes through the queue: events drained per second by a real worker process, over documents per second of a
+ * bare `_bulk` loop of the same documents, with the same client, batch size and requests in flight, alternating in the same minutes.
+ */
+const count = Number(process.env["BENCH_EVENTS"] ?? 200_000);
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
+const batch = Number(process.env["BENCH_BATCH"] ?? 500);
+const warmUp = 20_000;
+const flights = (process.env["BENCH_INFLIGHT"] ?? "1,2,4").split(",").map(Number);
+
+const store = await startStore();
+const engine = await startElasticsearch(9281);
+const client = new Client({ node: engine.url, Connection: HttpConnection, maxRetries: 0, requestTimeout: 60_000 });
+const database = store.open();
+const signal = new AbortController().signal;
+
+async function withIndex<T>(work: (index: string) => Promise<T>): Promise<T> {
+  const index = `wordloom-test-bench-${crypto.randomUUID().slice(0, 8)}`;
+  await ensureIndex(client, index);
+  try {
+    return await work(index);
+  } finally {
+    await client.indices.delete({ index: `${index}-000001` });
+  }
+}
+
+function itemsOf(n: number): BulkItem[] {
+  return Array.from({ length: n }, (_, i) => {
+    const entity_id = crypto.randomUUID();
+    const text = `Paragraph ${i}: ${`${Bun.hash(String(i)).toString(16).padStart(32, "0")} words that people write `.repeat(3)}`;
+    const fields = {
+      entity_type: "block",
+      entity_id,
+      library_id: "00000000-0000-7000-8000-000000000001",
+      book_id: "00000000-0000-7000-8000-000000000002",
+      title: "",
+      text,
+      snippet: `Paragraph ${i}`,
+      rank_score: 0,
+      updated_at: "2026-01-01T00:00:00.000Z",
+      event_version: 1,
+    };
+    return { op: "index", id: `block:${entity_id}`, version: 1n, source: JSON.stringify(fields) };
+  });
+}
+
+/** Documents per second of the loop that does nothing else. */
+async function bare(items: readonly BulkItem[], inFlight: number): Promise<{ rate: number; engineUs: number }> {
+  return await withIndex(async (index) => {
+    const engineBefore = cpuSeconds(engine.pid);
+    const startedAt = performance.now();
+    let next = 0;
+    const loop = async () => {
+      while (next < items.length) {
+        const part = items.slice(next, next + batch);
+        next += batch;
+        const results = await sendBulk(client, index, part, bulkBody(part), { timeoutMs: 60_000, signal });
+        if (results.some((r) => r.kind !== "answered" || r.status >= 300)) throw new Error("the bare loop failed");
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+    const seconds = (performance.now() - startedAt) / 1000;
+    return { rate: items.length / seconds, engineUs: ((cpuSeconds(engine.pid) - engineBefore) / items.length) * 1e6 };
+  });
+}
+
+async function drain(
+  inFlight: number,
+): Promise<{ rate: number; engineUs: number; oursUs: number; workerUs: number; postgresUs: number }> {
+  return await withIndex(async (index) => {
+    await empty(database.db);
+    const env = {
+      DATABASE_URL: store.url,
+      ELASTIC_URL: engine.url,
+      ELASTIC_INDEX: index,
+      OUTBOX_BULK_SIZE: String(batch),
+      OUTBOX_CONCURRENCY: String(inFlight),
+    };
+    // The backlog is there before the worker: what is measured is a drain, from a process that has just warmed up on the first events of it.
+    await fill(database.db, count + warmUp);
+    const worker = await startWorker(env, ["--projection", "search"]);
+    await until("the warm-up", async () => (await worker.processed()) >= warmUp);
+    const cpu = () => ({
+      engine: cpuSeconds(engine.pid),
+      worker: cpuSeconds(worker.pid),
+      postgres: cpuSeconds(store.server.pid),
+    });
+    const before = cpu();
+    const from = count + warmUp - (await worker.processed());
+    const startedAt = performance.now();
+    await until("the drain", async () => (await worker.processed()) === count + warmUp, 300);
+    const seconds = (performance.now() - startedAt) / 1000;
+    const after = cpu();
+    await worker.stop();
+    const done = await database.db.execute<{ n: string }>(
+      sql`select count(*) as n from search_outbox_events where status = 'done' and result = 'applied'`,
+    );
+    if (Number(done[0]?.n) !== count + warmUp) throw new Error("not every event was applied");
+    const us = (a: number, b: number) => ((b - a) / from) * 1e6;
+    return {
+      rate: from / seconds,
+      engineUs: us(before.engine, after.engine),
+      workerUs: us(before.worker, after.worker),
+      postgresUs: us(before.postgres, after.postgres),
+      oursUs: us(before.worker + before.postgres, after.worker + after.postgres),
+    };
+  });
+}
+
+await bare(itemsOf(100_000), 2);
+const items = itemsOf(count);
+const results = [];
+for (const inFlight of flights) {
+  const runs = [];
+  for (let round = 0; round < rounds; round += 1)
+    runs.push({ bare: await bare(items, inFlight), drain: await drain(inFlight) });
+  const drained = median(runs.map((r) => r.drain.rate));
+  const loop = median(runs.map((r) => r.bare.rate));
+  results.push({
+    in_flight: inFlight,
+    ratio: drained / loop,
+    drain_per_s: drained,
+    bare_per_s: loop,
+    cpu_ratio: median(runs.map((r) => r.drain.oursUs / r.drain.engineUs)),
+    runs,
+  });
+}
+await report("drain", { events: count, batch, rounds, results });
+await database.close();
+await engine.close();
+await store.close();

@@ -1,0 +1,151 @@
+import { chmodSync, mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { sql } from "drizzle-orm";
+import { parseDatabaseUrl } from "../../src/db/address.ts";
+import { type Database, type Db, openDatabase } from "../../src/db/client.ts";
+import { migrate } from "../../src/db/migrate.ts";
+import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
+import { machine } from "./machine.ts";
+
+const root = join(import.meta.dir, "../..");
+
+/** A Postgres of its own, durable as in production, with a fresh database. */
+export async function startStore(): Promise<{
+  server: EmbeddedPostgres;
+  url: string;
+  open: (max?: number) => Database;
+  close: () => Promise<void>;
+}> {
+  const folder = mkdtempSync(join(tmpdir(), "wordloom-bench-"));
+  // As root, the server runs as another user, who has to get in.
+  chmodSync(folder, 0o755);
+  const server = await startPostgres({ dataDir: join(folder, "postgres") });
+  const name = "wordloom_test_bench";
+  await server.createDatabase(name);
+  const url = server.databaseUrl(name);
+  const open = (max = 8) =>
+    openDatabase(parseDatabaseUrl(url), { max, applicationName: "bench", statementTimeoutMs: 600_000, prepare: true });
+  const database = open(1);
+  await migrate(database.db, "test");
+  await database.close();
+  return {
+    server,
+    url,
+    open,
+    close: async () => {
+      await server.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function answers(url: string): Promise<boolean> {
+  return await fetch(url).then(
+    (r) => r.ok,
+    () => false,
+  );
+}
+
+/** Waits until `condition` holds; throws after `seconds`. */
+export async function until(what: string, condition: () => Promise<boolean> | boolean, seconds = 120): Promise<void> {
+  const deadline = performance.now() + seconds * 1000;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`${what}: not within ${seconds} s`);
+    await Bun.sleep(20);
+  }
+}
+
+/** A real Elasticsearch: the one of BENCH_ELASTIC_URL (with its pid in BENCH_ELASTIC_PID for the CPU figures), else one started from ../shared. */
+export async function startElasticsearch(
+  port: number,
+): Promise<{ url: string; pid: number; close: () => Promise<void> }> {
+  const given = process.env["BENCH_ELASTIC_URL"];
+  if (given !== undefined)
+    return { url: given, pid: Number(process.env["BENCH_ELASTIC_PID"] ?? 0), close: () => Promise.resolve() };
+  const data = mkdtempSync(join(tmpdir(), "wordloom-bench-es-"));
+  const child = Bun.spawn(
+    [join(root, "../shared/elasticsearch/run"), "--port", String(port), "--data", data, "--heap", "2g"],
+    { stdout: "ignore", stderr: Bun.file(join(data, "log")) },
+  );
+  const url = `http://127.0.0.1:${port}`;
+  await until("Elasticsearch", () => answers(`${url}/_cluster/health`));
+  return {
+    url,
+    pid: child.pid,
+    close: async () => {
+      child.kill();
+      await child.exited;
+      await rm(data, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A real worker process. Resolves when it is ready. */
+export async function startWorker(
+  env: Record<string, string>,
+  args: readonly string[] = [],
+): Promise<{ pid: number; processed: () => Promise<number>; stop: () => Promise<void> }> {
+  const metricsPort = 20_000 + Math.floor(Math.random() * 10_000);
+  const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), "work", ...args], {
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      HOME: process.env["HOME"] ?? "",
+      WORDLOOM_ENV: "test",
+      LOG_LEVEL: "warn",
+      LOG_JSON: "1",
+      OUTBOX_METRICS_PORT: String(metricsPort),
+      ...env,
+    },
+    stdout: process.env["BENCH_VERBOSE"] === "1" ? "inherit" : "ignore",
+    stderr: "inherit",
+  });
+  await until("the worker", () => answers(`http://127.0.0.1:${metricsPort + 2}/readyz`));
+  return {
+    pid: child.pid,
+    // Asked of the worker: counting rows every few milliseconds would cost Postgres more than the work does.
+    processed: async () => {
+      const page = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+      return Array.from(page.matchAll(/^outbox_processed_total\{.*\} (\d+)$/gm), ([, n]) => Number(n)).reduce(
+        (a, b) => a + b,
+        0,
+      );
+    },
+    stop: async () => {
+      child.kill("SIGTERM");
+      await child.exited;
+    },
+  };
+}
+
+/** Documents of about 400 bytes, their search_index rows and one pending event each, without the API. */
+export async function fill(db: Db, count: number): Promise<void> {
+  await db.execute(sql`
+    with made as (
+      insert into search_index (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version)
+      select 'block', gen_random_uuid(), '00000000-0000-7000-8000-000000000001', '00000000-0000-7000-8000-000000000002', '',
+             'Paragraph ' || i || ': ' || repeat(md5(i::text) || ' words that people write ', 3), 'Paragraph ' || i, 1
+        from generate_series(1, ${count}::int) i
+      returning entity_id)
+    insert into search_outbox_events (entity_type, entity_id, op, event_version) select 'block', entity_id, 'upsert', 1 from made`);
+  await db.execute(sql`vacuum analyze search_outbox_events_live`);
+  await db.execute(sql`vacuum analyze search_index`);
+}
+
+/** Forgets everything, so that the next run starts as the first did. */
+export async function empty(db: Db): Promise<void> {
+  await db.execute(sql`truncate search_outbox_events, chronicle_outbox_events, search_index`);
+}
+
+export async function live(db: Db): Promise<number> {
+  const [row] = await db.execute<{ n: string }>(sql`select count(*) as n from search_outbox_events_live`);
+  return Number(row?.n ?? 0);
+}
+
+/** Keeps the raw figures under test/bench/results and prints them. */
+export async function report(name: string, figures: Record<string, unknown>): Promise<void> {
+  const result = { bench: name, at: new Date().toISOString(), machine: machine(), ...figures };
+  await Bun.write(join(import.meta.dir, "results", `${name}.json`), `${JSON.stringify(result, null, 2)}\n`);
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
