@@ -55,76 +55,67 @@ export function firstCharacters(text: string, count: number): string {
     .join("");
 }
 
-async function writeSearchIndex(tx: Tx, changes: readonly Change[]): Promise<void> {
+type Told = Change & { readonly chronicleId: string };
+
+/** search_index rows and chronicle events, in one statement. */
+async function writeReadModels(tx: Tx, cause: Cause, changes: readonly Told[]): Promise<void> {
   const rows = JSON.stringify(
     changes.map((c) => [
       c.entityType,
       c.entityId,
       c.libraryId,
       c.bookId,
-      c.title,
-      c.text,
-      firstCharacters(c.text, snippetLength),
+      c.op === "delete" ? "" : c.title,
+      c.op === "delete" ? "" : c.text,
+      c.op === "delete" ? null : firstCharacters(c.text, snippetLength),
       c.version.toString(),
       c.op,
+      c.chronicleId,
+      c.eventType,
+      c.payload,
+      c.chronicled !== false,
     ]),
   );
   // The guard on the version makes an older write of a race lose, whatever the order of commits.
   await tx.execute(sql`
-    insert into search_index as s (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version, deleted_at)
-    select c->>0, (c->>1)::uuid, (c->>2)::uuid, (c->>3)::uuid,
-           case c->>8 when 'delete' then '' else left(c->>4, 255) end,
-           case c->>8 when 'delete' then '' else c->>5 end,
-           case c->>8 when 'delete' then null else c->>6 end,
-           (c->>7)::bigint, case c->>8 when 'delete' then now() end
-      from jsonb_array_elements(${rows}::jsonb) as r(c)
-        on conflict (entity_type, entity_id) do update
-       set library_id = excluded.library_id, book_id = excluded.book_id, title = excluded.title, text = excluded.text, snippet = excluded.snippet,
-           event_version = excluded.event_version, deleted_at = excluded.deleted_at, updated_at = now()
-     where s.event_version < excluded.event_version`);
-}
-
-async function writeChronicle(
-  tx: Tx,
-  cause: Cause,
-  changes: readonly (Change & { chronicleId: string })[],
-): Promise<void> {
-  if (changes.length === 0) return;
-  const rows = JSON.stringify(
-    changes.map((c) => [
-      c.chronicleId,
-      c.eventType,
-      c.entityType,
-      c.entityId,
-      c.libraryId,
-      c.bookId,
-      c.entityType === "block" ? c.entityId : null,
-      c.payload,
-    ]),
-  );
-  await tx.execute(sql`
+    with change as materialized (
+      select c->>0 as entity_type, (c->>1)::uuid as entity_id, (c->>2)::uuid as library_id, (c->>3)::uuid as book_id, c
+        from jsonb_array_elements(${rows}::jsonb) as r(c)
+    ), indexed as (
+      insert into search_index as s (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version, deleted_at)
+      select entity_type, entity_id, library_id, book_id, left(c->>4, 255), c->>5, c->>6, (c->>7)::bigint, case c->>8 when 'delete' then now() end
+        from change
+          on conflict (entity_type, entity_id) do update
+         set library_id = excluded.library_id, book_id = excluded.book_id, title = excluded.title, text = excluded.text, snippet = excluded.snippet,
+             event_version = excluded.event_version, deleted_at = excluded.deleted_at, updated_at = now()
+       where s.event_version < excluded.event_version
+    )
     insert into chronicle_events (id, event_type, entity_type, entity_id, library_id, book_id, block_id, payload, actor_id, actor_kind, source, correlation_id)
-    select (c->>0)::uuid, c->>1, c->>2, (c->>3)::uuid, (c->>4)::uuid, (c->>5)::uuid, (c->>6)::uuid, c->7,
+    select (c->>9)::uuid, c->>10, entity_type, entity_id, library_id, book_id, case entity_type when 'block' then entity_id end, c->11,
            ${cause.actorId}::uuid, 'user', ${cause.source}, ${cause.correlationId}
-      from jsonb_array_elements(${rows}::jsonb) as r(c)`);
+      from change where (c->>12)::boolean`);
 }
 
 async function record(tx: Tx, cause: Cause, changes: readonly Change[]): Promise<void> {
-  const told = changes.filter((c) => c.chronicled !== false).map((c) => ({ ...c, chronicleId: Bun.randomUUIDv7() }));
-  // Sent together: postgres.js pipelines them on the transaction's connection, one round trip for all four.
+  const told = changes.map((c) => ({ ...c, chronicleId: Bun.randomUUIDv7() }));
+  const search = told.map((c) => ({
+    entityType: c.entityType,
+    entityId: c.entityId,
+    op: c.op,
+    eventVersion: c.version,
+  }));
+  const chronicle = told
+    .filter((c) => c.chronicled !== false)
+    .map((c) => ({ entityType: "chronicle_event", entityId: c.chronicleId, op: "upsert", eventVersion: 0n }) as const);
+  // Sent together: postgres.js pipelines them on the transaction's connection, one round trip for both.
   await Promise.all([
-    writeSearchIndex(tx, changes),
-    writeChronicle(tx, cause, told),
+    writeReadModels(tx, cause, told),
     append(
       tx,
-      queues.search,
-      changes.map((c) => ({ entityType: c.entityType, entityId: c.entityId, op: c.op, eventVersion: c.version })),
-      cause,
-    ),
-    append(
-      tx,
-      queues.chronicle,
-      told.map((c) => ({ entityType: "chronicle_event", entityId: c.chronicleId, op: "upsert", eventVersion: 0n })),
+      [
+        { queue: queues.search, events: search },
+        { queue: queues.chronicle, events: chronicle },
+      ],
       cause,
     ),
   ]);

@@ -117,9 +117,9 @@ describe("a write is one transaction", () => {
 
   test("append takes a transaction and nothing else", () => {
     const never = (handle: Db, tx: Tx) => {
-      void append(tx, queues.search, [], { traceparent: null, tracestate: null });
+      void append(tx, [{ queue: queues.search, events: [] }], { traceparent: null, tracestate: null });
       // @ts-expect-error a pool is not a transaction: what is appended through it would not commit with the caller's writes
-      void append(handle, queues.search, [], { traceparent: null, tracestate: null });
+      void append(handle, [], { traceparent: null, tracestate: null });
     };
     expect(never).toBeFunction();
   });
