@@ -1,6 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import type { Tx } from "../../src/db/client.ts";
+import { databaseErrorCode, isUnavailable, openDatabase, type Tx } from "../../src/db/client.ts";
+import { openGate } from "../support/gate.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 
@@ -58,4 +59,24 @@ test("a pool outlives connections that are lost inside a query, between two quer
     expect(await pool.db.execute<{ n: number }>(sql`select 1 as n`)).toMatchObject([{ n: 1 }]);
   }
   expect(await written()).toEqual(["alive"]);
+});
+
+test("a pool that was refused more often than it has connections connects once the server is there", async () => {
+  const gate = openGate(database.address);
+  const behind = openDatabase(gate.address, {
+    max: 2,
+    applicationName: "gate",
+    statementTimeoutMs: 5000,
+    prepare: true,
+  });
+  const query = () => behind.db.execute(sql`select 1`);
+  for (let i = 0; i < 5; i++) expect(databaseErrorCode(await rejection(query()))).toBe("ENOENT");
+  await gate.open();
+  expect(await query()).toHaveLength(1);
+  await gate.close();
+  for (let i = 0; i < 5; i++) expect(isUnavailable(await rejection(query()))).toBeTrue();
+  await gate.open();
+  expect(await query()).toHaveLength(1);
+  await behind.close();
+  await gate.close();
 });
