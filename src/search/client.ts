@@ -1,4 +1,4 @@
-import { Client, HttpConnection, Transport } from "@elastic/elasticsearch";
+import { Client, errors, HttpConnection, Transport } from "@elastic/elasticsearch";
 
 export interface ElasticsearchOptions {
   /** `http(s)://[user:password@]host:port`. */
@@ -10,9 +10,9 @@ export interface ElasticsearchOptions {
 }
 
 /**
- * A client for the Elasticsearch at `url`, after seeing that one answers there and which version it speaks: 9.x, or 8.x
- * with its own media type. Throws the client's own errors (ConnectionError, TimeoutError, ResponseError) while it cannot
- * be reached, and an Error for a server of another kind; no message holds the credentials.
+ * A client for the Elasticsearch at `url`, which speaks the media type of the server's own version, 8.x or 9.x. One that does not answer yet gets the words of 8.x, which both
+ * understand: a process must be able to start, and to keep its events, while the engine is down. Throws for a server of another kind or version, and for refused credentials;
+ * no message holds the credentials.
  */
 export async function connectElasticsearch(options: ElasticsearchOptions): Promise<Client> {
   const { node, auth } = splitCredentials(options);
@@ -26,7 +26,7 @@ export async function connectElasticsearch(options: ElasticsearchOptions): Promi
   };
   const probe = new Client({ ...base, Transport: Transport8 });
   const major = await majorVersion(probe, node);
-  if (major === 8) return probe;
+  if (major !== 9) return probe;
   await probe.close();
   return new Client(base);
 }
@@ -45,8 +45,23 @@ class Transport8 extends Transport {
   }
 }
 
-async function majorVersion(client: Client, node: URL): Promise<number> {
-  const { version } = await client.info();
+/** Whether the engine, or what stands before it, may be back in a moment. */
+function mayComeBack(error: unknown): boolean {
+  if (error instanceof errors.ResponseError) return error.statusCode === 429 || (error.statusCode ?? 0) >= 500;
+  return (
+    error instanceof errors.ConnectionError ||
+    error instanceof errors.TimeoutError ||
+    error instanceof errors.NoLivingConnectionsError
+  );
+}
+
+async function majorVersion(client: Client, node: URL): Promise<number | null> {
+  const answer = await client.info().catch((error: unknown) => {
+    if (mayComeBack(error)) return null;
+    throw error;
+  });
+  if (answer === null) return null;
+  const { version } = answer;
   const major = Number.parseInt(version?.number ?? "", 10);
   if (major === 8 || major === 9) return major;
   await client.close();

@@ -6,6 +6,7 @@ import { sql } from "drizzle-orm";
 import { parseDatabaseUrl } from "../../src/db/address.ts";
 import { type Database, type Db, openDatabase } from "../../src/db/client.ts";
 import { migrate } from "../../src/db/migrate.ts";
+import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
 import { machine } from "./machine.ts";
 
@@ -115,6 +116,49 @@ export async function startWorker(
     stop: async () => {
       child.kill("SIGTERM");
       await child.exited;
+    },
+  };
+}
+
+/** A real API process. Resolves when it is ready. */
+export async function startServe(
+  env: Record<string, string>,
+): Promise<{ url: string; pid: number; stop: () => Promise<void> }> {
+  const port = 30_000 + Math.floor(Math.random() * 10_000);
+  const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), "serve", "--port", String(port)], {
+    env: {
+      PATH: process.env["PATH"] ?? "",
+      HOME: process.env["HOME"] ?? "",
+      WORDLOOM_ENV: "test",
+      LOG_LEVEL: "warn",
+      LOG_JSON: "1",
+      ...env,
+    },
+    stdout: process.env["BENCH_VERBOSE"] === "1" ? "inherit" : "ignore",
+    stderr: "inherit",
+  });
+  const url = `http://127.0.0.1:${port}`;
+  await until("the API", () => answers(`${url}/readyz`));
+  return {
+    url,
+    pid: child.pid,
+    stop: async () => {
+      child.kill("SIGTERM");
+      await child.exited;
+    },
+  };
+}
+
+/** The embedded engine, in this process's own worker thread. */
+export async function startEmbeddedEngine(): Promise<{ url: string; pid: number; close: () => Promise<void> }> {
+  const dataDir = mkdtempSync(join(tmpdir(), "wordloom-bench-engine-"));
+  const engine = await startEngine({ dataDir, port: 0 });
+  return {
+    url: engine.url,
+    pid: 0,
+    close: async () => {
+      await engine.stop();
+      await rm(dataDir, { recursive: true, force: true });
     },
   };
 }
