@@ -5,7 +5,7 @@ import { CommandError } from "./errors.ts";
 
 /**
  * The whole environment, as one schema: parsing, `--help`, docs/configuration.md and the table of defaults come from here.
- * No other file reads process.env. The names and defaults are those of the operator documents.
+ * main reads the environment and hands it on; no other file does. The names and defaults are those of the operator documents.
  */
 
 type Extra = { readonly group: string; readonly secret?: true };
