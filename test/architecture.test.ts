@@ -10,10 +10,11 @@ const belowAll = ["config", "errors", "telemetry"];
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   main: ["cli"],
   cli: ["app", "library", "version"],
-  app: ["db", "embedded", "library", "outbox"],
+  app: ["db", "embedded", "http", "library", "outbox", "projection", "search", "version"],
+  http: ["db", "library", "outbox", "search"],
   library: ["db", "outbox"],
   outbox: ["db"],
-  projection: ["outbox", "search"],
+  projection: ["db", "outbox", "search"],
   search: [],
   db: [],
   embedded: [],

@@ -5,9 +5,12 @@ import { config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { importCommand } from "./import.ts";
 import { migrate } from "./migrate.ts";
+import { serve } from "./serve.ts";
+import { up } from "./up.ts";
 import { version } from "./version.ts";
+import { work } from "./work.ts";
 
-const routes = { migrate, import: importCommand, config, version };
+const routes = { up, serve, work, migrate, import: importCommand, config, version };
 
 /** The names of all commands. */
 export const commands: readonly string[] = Object.keys(routes);
@@ -20,7 +23,9 @@ const root = buildRouteMap({
       "The backend of a personal writing workspace.",
       "",
       "Examples:",
-      "  wordloom import ~/notes --library Notes read a folder of Markdown",
+      "  wordloom up                              everything in one process, nothing to install",
+      "  wordloom import ~/notes --library Notes  read a folder of Markdown",
+      "  wordloom config                          what is set, and to what",
       "",
       "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety.",
       "`wordloom COMMAND --help` tells more.",

@@ -73,7 +73,7 @@ export const importCommand = buildCommand({
     const library = flags.library.trim();
     if (library === "" || Array.from(library).length > 255)
       throw new CommandError("usage", "--library wants a name of 1 to 255 characters");
-    const { importFolder } = await import("../app.ts");
+    const { importFolder } = await import("../app/import.ts");
     const bar = progressBar(this);
     const report = await importFolder(readEnv(this, flags), {
       folder,

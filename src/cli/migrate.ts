@@ -23,7 +23,7 @@ export const migrate = buildCommand({
     },
   },
   async func(this: Context, flags: Flags) {
-    const { migrateDatabase } = await import("../app.ts");
+    const { migrateDatabase } = await import("../app/migrate.ts");
     const { applied, pending, where } = await migrateDatabase(readEnv(this, flags), { dryRun: flags.dryRun === true });
     if (flags.json) {
       printJson(this, { applied, pending });

@@ -23,6 +23,8 @@ export function serveOps(options: OpsOptions): OpsServer {
   const metrics = Bun.serve({
     hostname: options.host,
     port: options.metricsPort,
+    // With NODE_ENV=production Bun shares the port with whoever else listens there, and says nothing.
+    reusePort: false,
     routes: {
       "/metrics": async (request: Request) => {
         const { contentType, body } = await options.metrics(request.headers.get("accept"));
@@ -35,6 +37,7 @@ export function serveOps(options: OpsOptions): OpsServer {
     Bun.serve({
       hostname: options.host,
       port: options.healthPort,
+      reusePort: false,
       routes: {
         "/livez": () => answer(options.live()),
         "/healthz": () => answer(options.live()),

@@ -43,6 +43,11 @@ export function started({ log, metrics, tracing }: Sinks, config: Config, build:
     );
 }
 
+/** The API takes requests from here on; warn, so that no level hides where. */
+export function listeningAt({ log }: Sinks, url: string): void {
+  log.warn({ event: "api.listening", url }, `listening at ${url}`);
+}
+
 export function spansDropped(metrics: Metrics): (reason: DropReason, count: number) => void {
   return (reason, count) => metrics.add("wordloom_spans_dropped_total", { reason }, count);
 }

@@ -1,12 +1,14 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { migrations } from "../../src/db/migrate.ts";
-import { start, wordloom } from "../support/cli.ts";
+import { start, until, wordloom } from "../support/cli.ts";
 import { cloneDatabase, testDatabase } from "../support/postgres.ts";
 
+// Several processes start in each of these, two cores between them and all other tests.
+setDefaultTimeout(60_000);
 const testbed = await testDatabase();
 const env = { WORDLOOM_ENV: "test", DATABASE_URL: testbed.url };
 const folder = await mkdtemp(join(tmpdir(), "wordloom-cli-"));
@@ -18,15 +20,6 @@ const notes = async (name: string, files: Record<string, string | Uint8Array>) =
   await Promise.all(Object.entries(files).map(([path, text]) => Bun.write(join(folder, name, path), text)));
   return join(folder, name);
 };
-
-/** Waits for a condition, for at most ten seconds. */
-async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`still not: ${what}`);
-    await Bun.sleep(5);
-  }
-}
 
 test.each([
   ["nothing listens there", { DATABASE_URL: "postgresql://app:s3cret@127.0.0.1:1/wordloom" }, 4, "nothing answers for"],

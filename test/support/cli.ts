@@ -21,3 +21,20 @@ export async function wordloom(args: readonly string[], env: Readonly<Record<str
   const [out, err, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { code, out, err };
 }
+
+/** A port that was free a moment ago. */
+export function freePort(): number {
+  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = server;
+  server.stop(true);
+  return port;
+}
+
+/** Waits for a condition, for at most twenty seconds. */
+export async function until(what: string | (() => string), condition: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 20_000;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`still not: ${typeof what === "string" ? what : what()}`);
+    await Bun.sleep(5);
+  }
+}

@@ -16,8 +16,8 @@ export interface Engine {
 
 /**
  * Starts the embedded search engine on a thread of its own and resolves when it answers. Port 0 takes a free one.
- * Rejects with the reason, and `code` where the system gave one: EADDRINUSE for a port in use; another process on the
- * same `dataDir`; a folder that cannot be written.
+ * Rejects with the reason, and `code` where there is one: EADDRINUSE for a port in use; DATA_IN_USE for another process on
+ * the same `dataDir`; a folder that cannot be written.
  */
 export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
   // A compiled binary finds the worker by this very form, as an entry point of its own.

@@ -17,6 +17,8 @@ interface Options {
   readonly noMatchSize: number;
   readonly byScore: boolean;
   readonly html: boolean;
+  /** Characters at the start of a value that are looked at. */
+  readonly analyzed: number;
 }
 
 const defaults: Options = {
@@ -27,6 +29,7 @@ const defaults: Options = {
   noMatchSize: 0,
   byScore: false,
   html: false,
+  analyzed: 1_000_000,
 };
 
 /** Reads the `highlight` part of a search. Only the unified highlighter is here. */
@@ -52,6 +55,7 @@ function parseOptions(body: JsonObject, base: Options, where: string): Options {
     else if (key === "post_tags") options = { ...options, postTag: firstTag(value) };
     else if (key === "fragment_size") options = { ...options, fragmentSize: Number(value) };
     else if (key === "number_of_fragments") options = { ...options, fragments: Number(value) };
+    else if (key === "max_analyzed_offset" && Number(value) > 0) options = { ...options, analyzed: Number(value) };
     else if (key === "no_match_size") options = { ...options, noMatchSize: Number(value) };
     else if (key === "order" && (value === "score" || value === "none"))
       options = { ...options, byScore: value === "score" };
@@ -97,7 +101,7 @@ export function highlight(
     const value = document[name];
     if (field === undefined || field.type !== "text" || value === undefined || value === null) continue;
     const values = (Array.isArray(value) ? value : [value]).map(String);
-    const tokens = values.map((text) => analyzers.get(field.analyzer)?.(text) ?? []);
+    const tokens = values.map((text) => analyzers.get(field.analyzer)?.(text.slice(0, options.analyzed)) ?? []);
     const words = foundWords(wanted, name, tokens);
     const matches = tokens.map((list) => list.filter(({ token }) => words.has(token)));
     const snippets = snippetsOf(values, matches, options);

@@ -5,11 +5,13 @@ import { show } from "./mapping.ts";
 /** Settings by full name (`index.gc_deletes`), values as text, as Elasticsearch shows them. */
 export type Settings = ReadonlyMap<string, string>;
 
-type Kind = "time" | "boolean" | "count";
+type Kind = "time" | "boolean" | "count" | "replicas";
 
 const known: Record<string, { kind: Kind; least?: number; dynamic: boolean }> = {
   "index.number_of_shards": { kind: "count", least: 1, dynamic: false },
   "index.number_of_replicas": { kind: "count", least: 0, dynamic: true },
+  // One node holds no replicas, whatever the range.
+  "index.auto_expand_replicas": { kind: "replicas", dynamic: true },
   "index.max_result_window": { kind: "count", least: 1, dynamic: true },
   "index.refresh_interval": { kind: "time", dynamic: true },
   "index.gc_deletes": { kind: "time", dynamic: true },
@@ -49,6 +51,9 @@ export function checkSettings(settings: ReadonlyMap<string, string | null>): voi
     if (setting.kind === "time") parseTime(name, value);
     if (setting.kind === "boolean" && value !== "true" && value !== "false") {
       throw illegalArgument(`Failed to parse value [${value}] as only [true] or [false] are allowed.`);
+    }
+    if (setting.kind === "replicas" && !/^(false|\d+-(\d+|all))$/.test(value)) {
+      throw illegalArgument(`failed to parse [${name}] from value: [${value}] at index ${value.indexOf("-")}`);
     }
     if (setting.kind === "count") checkCount(name, value, setting.least ?? 0);
   }

@@ -95,7 +95,8 @@ function takeLock(dataDir: string): Database {
     lock.run("begin exclusive");
   } catch (cause) {
     lock.close();
-    throw new Error(`the search data in ${dataDir} is in use by another process`, { cause });
+    const error = new Error(`the search data in ${dataDir} is in use by another process`, { cause });
+    throw Object.assign(error, { code: "DATA_IN_USE" });
   }
   return lock;
 }

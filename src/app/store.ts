@@ -1,0 +1,103 @@
+import { join } from "node:path";
+import { type DatabaseAddress, describeAddress } from "../db/address.ts";
+import { type Database, databaseErrorCode, explainDatabaseError, isUnavailable, openDatabase } from "../db/client.ts";
+import { checkSentinel } from "../db/guard.ts";
+import { migrate, pendingMigrations } from "../db/migrate.ts";
+import { PostgresStartError } from "../embedded/postgres/failure.ts";
+import { startPostgres } from "../embedded/postgres/start.ts";
+import { CommandError } from "../errors.ts";
+import { embeddedAddress, type Settings } from "./settings.ts";
+
+/** Finds the database, starting the embedded Postgres where none is given. What it opens is released with `resources`. */
+async function reachPostgres(settings: Settings, resources: AsyncDisposableStack): Promise<DatabaseAddress> {
+  if (settings.address !== undefined) return settings.address;
+  try {
+    const server = await startPostgres({ dataDir: join(settings.dataDir, "postgres") });
+    resources.defer(() => server.stop());
+    const address = embeddedAddress(settings.environment, server.socketPath);
+    await server.createDatabase(address.database);
+    return address;
+  } catch (error) {
+    if (error instanceof PostgresStartError) throw new CommandError("failed", error.message, { cause: error });
+    throw error;
+  }
+}
+
+/** Wrong user or password, no such database, no right to use it, TLS that does not come about. */
+const isTurnedAway = (error: unknown) => /^(28|3D000|42501|TLS_|.*CERT)/.test(databaseErrorCode(error) ?? "");
+
+/** Runs what talks to the database, and turns an unreachable one into a message and exit code 4. */
+export async function reporting<T>(address: DatabaseAddress, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof CommandError || !(isUnavailable(error) || isTurnedAway(error))) throw error;
+    throw new CommandError("unreachable", explainDatabaseError(address, error), { cause: error });
+  }
+}
+
+/** What the schema of the database must be like: complete, brought up to date, or whatever it is. */
+type Schema = "required" | "applied" | "any";
+
+export type Store = {
+  readonly settings: Settings;
+  readonly address: DatabaseAddress;
+  readonly database: Database;
+  /** The migrations that opening it applied. */
+  readonly applied: readonly string[];
+};
+
+/** Another pool on a store's database, released with `resources`. */
+export function openPool(
+  { settings, address }: Pick<Store, "settings" | "address">,
+  name: string,
+  resources: AsyncDisposableStack,
+  options: { readonly max?: number; readonly statementTimeoutMs?: number } = {},
+): Database {
+  const { config } = settings;
+  const database = openDatabase(address, {
+    applicationName: name,
+    max: options.max ?? config.DATABASE_POOL_SIZE,
+    statementTimeoutMs: options.statementTimeoutMs ?? config.DATABASE_STATEMENT_TIMEOUT_MS,
+    prepare: config.DATABASE_PREPARE,
+  });
+  resources.defer(() => database.close());
+  return database;
+}
+
+/**
+ * Opens the database behind the guard: the one way in, for every command. Throws a CommandError when it cannot be reached (exit 4), belongs to another
+ * environment or lacks a migration (exit 5).
+ */
+export async function openStore(
+  settings: Settings,
+  schema: Schema,
+  name: string,
+  resources: AsyncDisposableStack,
+): Promise<Store> {
+  const address = await reachPostgres(settings, resources);
+  const database = openPool({ settings, address }, name, resources);
+  return await reporting(address, async () => {
+    const sentinel = await checkSentinel(database.db, settings.environment);
+    let applied: string[] = [];
+    if (schema === "applied") {
+      const patient = openPool({ settings, address }, name, resources, {
+        max: 1,
+        statementTimeoutMs: migrationTimeoutMs,
+      });
+      applied = await migrate(patient.db, settings.environment);
+    }
+    if (schema === "required") {
+      const pending = await pendingMigrations(database.db);
+      if (sentinel === "missing" || pending.length > 0)
+        throw new CommandError(
+          "refused",
+          `${describeAddress(address)} lacks ${pending.length} of its migrations; run \`wordloom migrate\``,
+        );
+    }
+    return { settings, address, database, applied };
+  });
+}
+
+/** A migration may rewrite a large table, and wait for another process that does. */
+const migrationTimeoutMs = 3_600_000;

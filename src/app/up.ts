@@ -1,0 +1,65 @@
+import { openWakeUps } from "../outbox/wake.ts";
+import { openMetrics } from "../telemetry/metrics.ts";
+import { openApi } from "./api.ts";
+import { prepareIndex, reachElasticsearch } from "./elasticsearch.ts";
+import { aborted, listening } from "./listen.ts";
+import { projectionNames, startProjections } from "./projections.ts";
+import { type Env, readSettings } from "./settings.ts";
+import { openSinks, tellStart } from "./sinks.ts";
+import { openStore } from "./store.ts";
+import { welcome } from "./welcome.ts";
+
+/** What is told when everything answers. */
+export type Ready = {
+  readonly url: string;
+  readonly migrations: number;
+  readonly welcomed: boolean;
+  readonly seconds: number;
+};
+
+export type UpOptions = {
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
+  readonly welcome: boolean;
+  readonly signal: AbortSignal;
+  /** Hears of a step that takes longer than a second. */
+  readonly slow: (step: string) => void;
+  readonly ready: (ready: Ready) => void;
+};
+
+/**
+ * Everything in one process: Postgres and Elasticsearch (the embedded ones where no URL is given), migrations, index, API and projections. Runs until
+ * `signal` fires, then drains. Throws a CommandError when it cannot start.
+ */
+export async function up(env: Env, options: UpOptions): Promise<void> {
+  const startedAt = performance.now();
+  await using resources = new AsyncDisposableStack();
+  const { signal } = options;
+  const step = async <T>(name: string, work: Promise<T>): Promise<T> => {
+    const timer = setTimeout(() => options.slow(name), 1000);
+    return await work.finally(() => clearTimeout(timer));
+  };
+  // What happens all the time is for a log that somebody asked for.
+  const settings = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
+  const { config } = settings;
+  const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources));
+  const client = await step("starting the search engine", reachElasticsearch(settings, resources));
+  await prepareIndex(client, settings);
+  const metrics = openMetrics("both");
+  const wakeUps = openWakeUps(store.database);
+  resources.defer(() => wakeUps.close());
+  await wakeUps.listen();
+
+  const sinks = openSinks(config, "api", metrics, resources);
+  tellStart(sinks, config);
+  const api = openApi(store, client, wakeUps, sinks);
+  const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];
+  const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));
+  const parts = { client, wakeUps, metrics, workerId: undefined };
+  const projections = startProjections(projectionNames, store, parts, signal, resources);
+  const welcomed = options.welcome && (await step("importing the documentation", welcome(store, wakeUps, signal)));
+  const seconds = (performance.now() - startedAt) / 1000;
+  if (!signal.aborted) options.ready({ url, migrations: store.applied.length, welcomed, seconds });
+  await aborted(signal);
+  await Promise.all([api.stop(config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000), projections.done]);
+}

@@ -1,0 +1,59 @@
+import { serveOps } from "../http/ops.ts";
+import { openWakeUps } from "../outbox/wake.ts";
+import { openMetrics } from "../telemetry/metrics.ts";
+import { prepareIndex, reachElasticsearch } from "./elasticsearch.ts";
+import { listening } from "./listen.ts";
+import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
+import { type Env, readSettings } from "./settings.ts";
+import { openSinks, tellStart } from "./sinks.ts";
+import { openStore } from "./store.ts";
+
+type Flags = { readonly workerId?: string; readonly projection?: ProjectionName };
+
+/** Carries events to their targets until `signal` fires or OUTBOX_RUN_SECONDS are over, then drains. Throws a CommandError when it cannot start. */
+export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise<void> {
+  await using resources = new AsyncDisposableStack();
+  const settings = readSettings(env);
+  const { config } = settings;
+  const store = await openStore(settings, "required", "wordloom-worker", resources);
+  const client = await reachElasticsearch(settings, resources);
+  await prepareIndex(client, settings);
+  const metrics = openMetrics("worker");
+  tellStart(openSinks(config, flags.projection ?? "search", metrics, resources), config);
+  const wakeUps = openWakeUps(store.database);
+  resources.defer(() => wakeUps.close());
+  await wakeUps.listen();
+  const stop =
+    config.OUTBOX_RUN_SECONDS === 0
+      ? signal
+      : AbortSignal.any([signal, AbortSignal.timeout(config.OUTBOX_RUN_SECONDS * 1000)]);
+  const names = flags.projection === undefined ? projectionNames : [flags.projection];
+  const reports = (read: "live" | "ready") => combine(projections.running.map(({ health }) => health[read]()));
+  const [metricsPort, healthPort] = [config.OUTBOX_METRICS_PORT, healthPortOf(config)];
+  const ops = listening(
+    config.API_HOST,
+    metricsPort,
+    `set OUTBOX_METRICS_PORT and OUTBOX_HTTP_PORT (now ${healthPort})`,
+    () =>
+      serveOps({
+        host: config.API_HOST,
+        metricsPort,
+        healthPort,
+        metrics: metrics.render,
+        live: () => reports("live"),
+        ready: () => reports("ready"),
+      }),
+  );
+  resources.defer(() => ops.stop());
+  const projections = startProjections(
+    names,
+    store,
+    { client, wakeUps, metrics, workerId: flags.workerId },
+    stop,
+    resources,
+  );
+  await projections.done;
+}
+
+const healthPortOf = (config: { OUTBOX_METRICS_PORT: number; OUTBOX_HTTP_PORT?: number }): number =>
+  config.OUTBOX_HTTP_PORT ?? (config.OUTBOX_METRICS_PORT === 0 ? 0 : config.OUTBOX_METRICS_PORT + 2);

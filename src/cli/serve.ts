@@ -1,0 +1,39 @@
+import { buildCommand } from "@stricli/core";
+import { type Context, type EnvFileFlag, envFileFlag, parsePort, readEnv } from "./context.ts";
+
+type Flags = EnvFileFlag & { host?: string; port?: number };
+
+export const portFlag = {
+  kind: "parsed",
+  parse: parsePort,
+  optional: true,
+  placeholder: "port",
+  brief: "Instead of API_PORT; 0 takes any free one",
+} as const;
+
+export const hostFlag = {
+  kind: "parsed",
+  parse: String,
+  optional: true,
+  placeholder: "address",
+  brief: "Instead of API_HOST",
+} as const;
+
+export const serve = buildCommand({
+  docs: {
+    brief: "Answer the HTTP API",
+    fullDescription: [
+      "Examples:",
+      "  wordloom serve                           on 127.0.0.1:8000",
+      "  wordloom serve --host 0.0.0.0 --port 80",
+      "",
+      "The database must be migrated (`wordloom migrate`). Run as many as you like on one database; `wordloom work` carries what they write to search.",
+      "SIGTERM: no new requests, those in flight are answered, exit 0. A second signal leaves at once.",
+    ].join("\n"),
+  },
+  parameters: { flags: { host: hostFlag, port: portFlag, envFile: envFileFlag } },
+  async func(this: Context, flags: Flags) {
+    const { serve: run } = await import("../app/serve.ts");
+    await run(readEnv(this, flags), flags, this.signal);
+  },
+});

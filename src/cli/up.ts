@@ -1,0 +1,56 @@
+import { buildCommand } from "@stricli/core";
+import type { Ready } from "../app/up.ts";
+import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
+import { hostFlag, portFlag } from "./serve.ts";
+
+type Flags = EnvFileFlag & { host?: string; port?: number; welcome: boolean };
+
+/** What is told when everything answers. */
+function greeting({ url, migrations, welcomed, seconds }: Ready): string {
+  return [
+    `wordloom is up at ${url} (${seconds.toFixed(1)} s)`,
+    ...(migrations > 0 ? [`  ${migrations} migrations applied`] : []),
+    ...(welcomed ? ['  the documentation is imported as the library "Welcome"'] : []),
+    `  API      ${url}/api/v1`,
+    `  health   ${url}/readyz`,
+    `  metrics  ${url}/metrics`,
+    "Try:",
+    `  curl '${url}/api/v1/search?q=outbox'`,
+    "Ctrl-C ends it.",
+    "",
+  ].join("\n");
+}
+
+export const up = buildCommand({
+  docs: {
+    brief: "Everything in one process: database, search engine, API, worker",
+    fullDescription: [
+      "Examples:",
+      "  wordloom up",
+      "  wordloom up --port 8080 --no-welcome",
+      "  DATABASE_URL=postgresql://u:p@db/wordloom ELASTIC_URL=http://es:9200 wordloom up",
+      "",
+      "Without DATABASE_URL and ELASTIC_URL it runs the PostgreSQL and the search engine that it brings along, with their data in WORDLOOM_DATA_DIR.",
+      'Migrations are applied. A database that never held a library gets the documentation as the library "Welcome".',
+      "Logs start at the level warn; set LOG_LEVEL to hear more. SIGTERM or Ctrl-C finishes what is in hand and ends everything, exit 0.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      host: hostFlag,
+      port: portFlag,
+      welcome: { kind: "boolean", default: true, brief: "Import the documentation on a first start" },
+      envFile: envFileFlag,
+    },
+  },
+  async func(this: Context, flags: Flags) {
+    const { up: run } = await import("../app/up.ts");
+    const { stdout, stderr } = this.process;
+    await run(readEnv(this, flags), {
+      ...flags,
+      signal: this.signal,
+      slow: (step) => stderr.write(`${step} …\n`),
+      ready: (ready) => stdout.write(greeting(ready)),
+    });
+  },
+});

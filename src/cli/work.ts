@@ -1,0 +1,47 @@
+import { buildCommand } from "@stricli/core";
+import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
+
+type Flags = EnvFileFlag & { workerId?: string; projection?: "search" | "chronicle" };
+
+/** As OUTBOX_WORKER_ID. Throws for anything else. */
+function parseWorkerId(input: string): string {
+  if (!/^[\x21-\x7e]{1,100}$/.test(input)) throw new Error("it wants 1 to 100 printable ASCII characters, no spaces");
+  return input;
+}
+
+export const work = buildCommand({
+  docs: {
+    brief: "Carry what was written to search and the chronicle",
+    fullDescription: [
+      "Examples:",
+      "  wordloom work                            both projections in one process",
+      "  wordloom work --projection search --worker-id w1",
+      "",
+      "The database must be migrated (`wordloom migrate`). Run as many as you like on one database: they share the work through leases.",
+      "Metrics are on OUTBOX_METRICS_PORT, /livez, /readyz and /healthz on OUTBOX_HTTP_PORT: a second worker on one machine needs ports of its own.",
+      "SIGTERM: no new work, what is in hand is finished or given back, exit 0. A second signal leaves at once.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      workerId: {
+        kind: "parsed",
+        parse: parseWorkerId,
+        optional: true,
+        placeholder: "name",
+        brief: "Instead of OUTBOX_WORKER_ID",
+      },
+      projection: {
+        kind: "enum",
+        values: ["search", "chronicle"],
+        optional: true,
+        brief: "Only this one",
+      },
+      envFile: envFileFlag,
+    },
+  },
+  async func(this: Context, flags: Flags) {
+    const { work: run } = await import("../app/work.ts");
+    await run(readEnv(this, flags), flags, this.signal);
+  },
+});
