@@ -49,10 +49,13 @@ export function startProjections(
   return { running, done };
 }
 
+type ProjectionReport = Report & { readonly reason: string | null };
+type CombinedReport = ProjectionReport & { readonly projections: readonly ProjectionReport[] };
+
 /** One answer for all projections of the process: the projection's own where there is one. */
-export function combine(reports: readonly (Report & { readonly reason: string | null })[]): Report {
+export function combine(reports: readonly ProjectionReport[]): ProjectionReport | CombinedReport {
   const [only, ...others] = reports;
   if (only !== undefined && others.length === 0) return only;
   const bad = reports.find((r) => !r.ok);
-  return { ok: bad === undefined, ...{ reason: bad?.reason ?? null, projections: reports } };
+  return { ok: bad === undefined, reason: bad?.reason ?? null, projections: reports };
 }

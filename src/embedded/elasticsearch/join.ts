@@ -10,8 +10,6 @@ export type SharedEngine = {
 const deadlineMs = 10_000;
 const watchMs = 500;
 
-const codeOf = (error: unknown): unknown => (error instanceof Error && "code" in error ? error.code : undefined);
-
 /** Whether an engine answers there. */
 const answers = (url: string): Promise<boolean> =>
   fetch(url, { signal: AbortSignal.timeout(1000) }).then(
@@ -27,22 +25,23 @@ const answers = (url: string): Promise<boolean> =>
 export async function joinEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<SharedEngine> {
   const adoptable = `http://127.0.0.1:${port}`;
   let own: Engine | undefined;
-  const attempt = async (): Promise<"started" | "adopted" | unknown> => {
+  /** Undefined when there is an engine to use now, else what is in the way for the moment. */
+  const attempt = async (): Promise<Error | undefined> => {
     try {
       own = await startEngine({ dataDir, port });
-      return "started";
+      return undefined;
     } catch (error) {
-      if (codeOf(error) !== "DATA_IN_USE") throw error;
-      return port !== 0 && (await answers(adoptable)) ? "adopted" : error;
+      if (!(error instanceof Error) || !("code" in error) || error.code !== "DATA_IN_USE") throw error;
+      return port !== 0 && (await answers(adoptable)) ? undefined : error;
     }
   };
 
   const deadline = performance.now() + deadlineMs;
   for (;;) {
-    const outcome = await attempt();
-    if (outcome === "started" || outcome === "adopted") break;
+    const obstacle = await attempt();
+    if (obstacle === undefined) break;
     // Its owner is starting up or going away.
-    if (port === 0 || performance.now() > deadline) throw outcome;
+    if (port === 0 || performance.now() > deadline) throw obstacle;
     await Bun.sleep(50);
   }
 
