@@ -1,6 +1,6 @@
 import { run } from "@stricli/core";
 import { application, explain } from "./cli/application.ts";
-import { exitCodes } from "./errors.ts";
+import { CommandError, exitCodes } from "./errors.ts";
 
 /** argv → subcommand → exit code. The first SIGINT or SIGTERM asks the command to finish, the second leaves at once. */
 
@@ -16,7 +16,7 @@ for (const [name, code] of [
 
 const crash = (error: unknown) => {
   process.stderr.write(`${explain(error)}\n`);
-  process.exit(exitCodes.failed);
+  process.exit(error instanceof CommandError ? error.exitCode : exitCodes.failed);
 };
 process.on("uncaughtException", crash);
 process.on("unhandledRejection", crash);

@@ -2,8 +2,9 @@ import { join } from "node:path";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError } from "../errors.ts";
-import { connectElasticsearch } from "../search/client.ts";
+import { connectElasticsearch, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
+import { aborted } from "./listen.ts";
 import type { Settings } from "./settings.ts";
 
 /** Where Elasticsearch is, without credentials. */
@@ -34,8 +35,8 @@ async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisp
 }
 
 /**
- * A client for Elasticsearch, starting the embedded engine where none is given; both are released with `resources`.
- * Throws a CommandError when it does not answer (exit 4).
+ * A client for Elasticsearch, starting the embedded engine where none is given; both are released with `resources`. An external one may be away:
+ * it is found when it is back. Throws a CommandError when it can never be used as it is configured (exit 4).
  */
 export async function reachElasticsearch(settings: Settings, resources: AsyncDisposableStack): Promise<Client> {
   const { config } = settings;
@@ -49,25 +50,45 @@ export async function reachElasticsearch(settings: Settings, resources: AsyncDis
     resources.defer(() => client.close());
     return client;
   } catch (error) {
-    throw new CommandError(
-      "unreachable",
-      `Elasticsearch at ${shown(url)} cannot be used (${wordsOf(error)}); start it or correct ELASTIC_URL`,
-      { cause: error },
-    );
+    throw unusable(settings, error);
   }
 }
 
-/** Makes sure that the search index is there. Throws a CommandError when only an operator can make it so. */
-export async function prepareIndex(client: Client, { config, index }: Settings): Promise<void> {
+/** Elasticsearch cannot be used, in one line without secrets. */
+export function unusable({ config }: Settings, error: unknown): CommandError {
+  const where =
+    config.ELASTIC_URL === undefined ? "the embedded search engine" : `Elasticsearch at ${shown(config.ELASTIC_URL)}`;
+  return new CommandError(
+    "unreachable",
+    `${where} cannot be used (${wordsOf(error)}); start it or correct ELASTIC_URL`,
+    {
+      cause: error,
+    },
+  );
+}
+
+/**
+ * Makes sure that the search index is there. Returns why not when Elasticsearch is away for the moment; throws a CommandError when only an operator
+ * can make it so.
+ */
+export async function prepareIndex(client: Client, settings: Settings): Promise<{ away: unknown } | undefined> {
   let outcome: Awaited<ReturnType<typeof ensureIndex>>;
   try {
-    outcome = await ensureIndex(client, index);
+    outcome = await ensureIndex(client, settings.index);
   } catch (error) {
-    throw new CommandError(
-      "unreachable",
-      `the index ${index} cannot be created (${wordsOf(error)}); correct ${config.ELASTIC_URL === undefined ? "ELASTIC_INDEX" : "ELASTIC_URL or ELASTIC_INDEX"}`,
-      { cause: error },
-    );
+    if (mayComeBack(error)) return { away: error };
+    throw unusable(settings, error);
   }
   if (typeof outcome === "object") throw new CommandError("refused", outcome.detail);
+  return undefined;
+}
+
+const retryMs = 1000;
+
+/** Makes the index as soon as Elasticsearch is back. Until then the projection's requests are refused and tried again: they name an alias. */
+export async function prepareIndexLater(client: Client, settings: Settings, stop: AbortSignal): Promise<void> {
+  while (!stop.aborted) {
+    await Promise.race([Bun.sleep(retryMs), aborted(stop)]);
+    if (!stop.aborted && (await prepareIndex(client, settings)) === undefined) return;
+  }
 }

@@ -1,7 +1,7 @@
 import { openWakeUps } from "../outbox/wake.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { openApi } from "./api.ts";
-import { prepareIndex, reachElasticsearch } from "./elasticsearch.ts";
+import { prepareIndex, reachElasticsearch, unusable } from "./elasticsearch.ts";
 import { aborted, listening } from "./listen.ts";
 import { projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -44,7 +44,8 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const { config } = settings;
   const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources));
   const client = await step("starting the search engine", reachElasticsearch(settings, resources));
-  await prepareIndex(client, settings);
+  const obstacle = await prepareIndex(client, settings);
+  if (obstacle) throw unusable(settings, obstacle.away);
   const metrics = openMetrics("both");
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());

@@ -1,7 +1,8 @@
 import { serveOps } from "../http/ops.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
-import { prepareIndex, reachElasticsearch } from "./elasticsearch.ts";
+import { searchAway } from "../telemetry/signals.ts";
+import { prepareIndex, prepareIndexLater, reachElasticsearch, unusable } from "./elasticsearch.ts";
 import { listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -17,9 +18,10 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const { config } = settings;
   const store = await openStore(settings, "required", "wordloom-worker", resources);
   const client = await reachElasticsearch(settings, resources);
-  await prepareIndex(client, settings);
+  const obstacle = await prepareIndex(client, settings);
   const metrics = openMetrics("worker");
-  tellStart(openSinks(config, flags.projection ?? "search", metrics, resources), config);
+  const sinks = openSinks(config, flags.projection ?? "search", metrics, resources);
+  tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();
@@ -45,6 +47,10 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
       }),
   );
   resources.defer(() => ops.stop());
+  if (obstacle) {
+    searchAway(sinks, unusable(settings, obstacle.away).message);
+    void prepareIndexLater(client, settings, stop);
+  }
   const projections = startProjections(
     names,
     store,

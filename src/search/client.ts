@@ -46,7 +46,7 @@ class Transport8 extends Transport {
 }
 
 /** Whether the engine, or what stands before it, may be back in a moment. */
-function mayComeBack(error: unknown): boolean {
+export function mayComeBack(error: unknown): boolean {
   if (error instanceof errors.ResponseError) return error.statusCode === 429 || (error.statusCode ?? 0) >= 500;
   return (
     error instanceof errors.ConnectionError ||

@@ -43,6 +43,11 @@ export function started({ log, metrics, tracing }: Sinks, config: Config, build:
     );
 }
 
+/** Elasticsearch does not answer at the start; what is written waits in the queue. */
+export function searchAway({ log }: Sinks, why: string): void {
+  log.warn({ event: "search.away" }, why);
+}
+
 /** The API takes requests from here on; warn, so that no level hides where. */
 export function listeningAt({ log }: Sinks, url: string): void {
   log.warn({ event: "api.listening", url }, `listening at ${url}`);

@@ -126,22 +126,35 @@ test("a port in use is noticed with NODE_ENV=production too, where Bun would sha
   expect(await stop(first)).toBe(0);
 });
 
-test.each([
-  [
-    "nothing listens there",
-    "http://elastic:s3cret@127.0.0.1:1",
-    4,
-    "Elasticsearch at http://127.0.0.1:1 cannot be used",
-  ],
-  ["it is no URL", "localhost:9200", 2, "ELASTIC_URL holds"],
-])("an Elasticsearch that cannot be used is one line without secrets: %s", async (_, url, exitCode, message) => {
+test("an Elasticsearch that cannot be used is one line without secrets", async () => {
+  const away = await wordloom(["up", "--port", "0"], { ...env, ELASTIC_URL: "http://elastic:s3cret@127.0.0.1:1" });
+  expect(away.code).toBe(4);
+  expect(away.err).toContain("wordloom: Elasticsearch at http://127.0.0.1:1 cannot be used");
   for (const command of [["serve", "--port", "0"], ["work"], ["up", "--port", "0"]]) {
-    const { code, err } = await wordloom(command, { ...env, ELASTIC_URL: url });
-    expect(code).toBe(exitCode);
-    expect(err).toContain(message);
-    expect(err).not.toContain("s3cret");
-    expect(err).not.toContain("    at ");
+    const wrong = await wordloom(command, { ...env, ELASTIC_URL: "elastic:s3cret@localhost:9200" });
+    expect(wrong.code).toBe(2);
+    expect(wrong.err).toContain("ELASTIC_URL holds");
+    expect(wrong.err).not.toContain("s3cret");
   }
+  expect(away.err).not.toContain("s3cret");
+  expect(away.err).not.toContain("    at ");
+});
+
+test("serve and work start while Elasticsearch is away, and what was written meanwhile is found when it is back", async () => {
+  const port = String(freePort());
+  const away = { ELASTIC_URL: `http://127.0.0.1:${port}` };
+  const [writer, worker] = [run(["serve", "--port", "0"], away), run(["work"], away)];
+  const url = await listens(writer);
+  expect((await createTag(url, "meanwhile")).status).toBe(201);
+  expect((await fetch(`${url}/api/v1/search?q=meanwhile`)).status).toBe(503);
+  await until(
+    () => `the worker says so: ${worker.printed()}`,
+    () => worker.printed().includes(`Elasticsearch at http://127.0.0.1:${port} cannot be used`),
+  );
+  const back = run(["serve", "--port", "0"], { EMBEDDED_ELASTIC_PORT: port, WORDLOOM_DATA_DIR: join(folder, "back") });
+  await listens(back);
+  await found(url, "meanwhile");
+  expect([await stop(worker), await stop(writer), await stop(back)]).toEqual([0, 0, 0]);
 });
 
 test("a server that is not Elasticsearch is refused", async () => {
