@@ -5,7 +5,7 @@ import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJ
 type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
 
 /** A secret for people: a URL keeps where it leads, anything else only that it is there. */
-export function redact(value: string): string {
+function redact(value: string): string {
   const [, scheme, login, host, path] =
     /^([a-z][a-z0-9+.-]*:\/\/)(?:([^/?#]*)@)?([^/?#@]*)(\/[^?#]*)?/i.exec(value) ?? [];
   if (scheme === undefined || host === undefined) return "(set)";

@@ -9,7 +9,7 @@ type Flags = EnvFileFlag & { library: string; json?: boolean };
 const counted = (n: number, noun: string) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 /** `imported 112 files into "Rust" in 3.1 s: 112 books created, 5871 blocks created` */
-export function summary(library: string, report: ImportReport): string {
+function summary(library: string, report: ImportReport): string {
   const did = [
     [report.books_created, "book", "created"],
     [report.books_changed, "book", "changed"],
