@@ -1,4 +1,5 @@
 import { openWakeUps } from "../outbox/wake.ts";
+import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { openApi } from "./api.ts";
 import { prepareIndex, reachElasticsearch, unusable } from "./elasticsearch.ts";
@@ -42,6 +43,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   // What happens all the time is for a log that somebody asked for.
   const settings = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
   const { config } = settings;
+  checkExperiments(config, settings.environment);
   const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources));
   const client = await step("starting the search engine", reachElasticsearch(settings, resources));
   const obstacle = await prepareIndex(client, settings);

@@ -1,5 +1,6 @@
 import { serveOps } from "../http/ops.ts";
 import { openWakeUps } from "../outbox/wake.ts";
+import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { searchAway } from "../telemetry/signals.ts";
 import { prepareIndex, prepareIndexLater, reachElasticsearch, unusable } from "./elasticsearch.ts";
@@ -16,6 +17,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   await using resources = new AsyncDisposableStack();
   const settings = readSettings(env);
   const { config } = settings;
+  checkExperiments(config, settings.environment);
   const store = await openStore(settings, "required", "wordloom-worker", resources);
   const client = await reachElasticsearch(settings, resources);
   const obstacle = await prepareIndex(client, settings);

@@ -178,6 +178,17 @@ test("serve and work refuse a database that lacks a migration", async () => {
   await fresh.drop();
 });
 
+test("what breaks things on purpose is refused outside of dev and test, before anything is opened", async () => {
+  for (const command of ["work", "up"]) {
+    const { code, err } = await wordloom([command], {
+      OUTBOX_EXPERIMENT_BREAK_CLAIM: "1",
+      OUTBOX_FAULT_INJECT_KIND: "transient",
+    });
+    expect(code).toBe(5);
+    expect(err).toContain("OUTBOX_EXPERIMENT_BREAK_CLAIM, OUTBOX_FAULT_INJECT_KIND break things on purpose");
+  }
+});
+
 test("the worker answers health and metrics, and OUTBOX_RUN_SECONDS ends it", async () => {
   const [metricsPort, healthPort] = [freePort(), freePort()];
   const worker = run(["work", "--projection", "search"], {
