@@ -1,0 +1,80 @@
+import { start } from "./cli.ts";
+
+/** A real `wordloom` process under test, with what it said. */
+export type Process = {
+  readonly url: string;
+  readonly pid: number;
+  readonly lines: readonly string[];
+  readonly kill: (signal: NodeJS.Signals) => void;
+  /** The exit code, or null when a signal ended it. */
+  readonly exited: Promise<number | null>;
+};
+
+/** Waits until `condition` holds. Throws, saying what was waited for, after `seconds`. */
+export async function until(what: string, condition: () => Promise<boolean> | boolean, seconds = 60): Promise<void> {
+  const deadline = performance.now() + seconds * 1000;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`waited ${seconds} s: ${what}`);
+    await Bun.sleep(15);
+  }
+}
+
+async function read(stream: ReadableStream<Uint8Array>, lines: string[]): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of stream) {
+    const parts = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = parts.pop() ?? "";
+    lines.push(...parts);
+  }
+  if (rest !== "") lines.push(rest);
+}
+
+const freePort = () => {
+  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
+  const { port } = server;
+  void server.stop(true);
+  return port ?? 0;
+};
+
+async function launch(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  health: string,
+): Promise<Process> {
+  const child = start(args, { LOG_JSON: "1", WORDLOOM_ENV: "test", ...env });
+  const lines: string[] = [];
+  void read(child.stdout, lines);
+  void read(child.stderr, lines);
+  let ended = false;
+  const exited = child.exited.then(() => {
+    ended = true;
+    return child.exitCode;
+  });
+  const ready = () => {
+    if (ended) throw new Error(`wordloom ${args[0]} ended:\n${lines.slice(-20).join("\n")}`);
+    return fetch(health).then(
+      (r) => r.ok,
+      () => false,
+    );
+  };
+  await until(`wordloom ${args[0]} at ${health}`, ready);
+  return { url: new URL(health).origin, pid: child.pid, lines, kill: (signal) => child.kill(signal), exited };
+}
+
+/** `wordloom serve` on a free port, ready. */
+export function startServe(env: Readonly<Record<string, string>>): Promise<Process> {
+  const port = freePort();
+  return launch(["serve", "--port", String(port)], env, `http://127.0.0.1:${port}/readyz`);
+}
+
+/** `wordloom work` on free ports, alive. `url` is where its health is; metrics are at `metricsUrl`. */
+export async function startWork(
+  env: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
+): Promise<Process & { readonly metricsUrl: string }> {
+  const [metrics, health] = [freePort(), freePort()];
+  const ports = { OUTBOX_METRICS_PORT: String(metrics), OUTBOX_HTTP_PORT: String(health) };
+  const process = await launch(["work", ...args], { ...env, ...ports }, `http://127.0.0.1:${health}/livez`);
+  return { ...process, metricsUrl: `http://127.0.0.1:${metrics}/metrics` };
+}
