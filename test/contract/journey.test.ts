@@ -33,11 +33,11 @@ const questions = {
     所有权: "ch04-01",
     生命周期注解: "ch10-03",
     "哈希 map": "ch08-03",
-    闭包捕获环境: "ch13-01",
+    "闭包 捕获 环境": "ch13-01",
     迭代器适配器: "ch13-02",
     引用循环: "ch15-06",
     互斥器: "ch16-03",
-    不安全超能力: "ch20-01",
+    "不安全 超能力": "ch20-01",
     整型溢出: "ch03-02",
     悬垂引用: "ch04-02",
   },
@@ -110,6 +110,7 @@ for (const url of [engine.url, ...external]) {
       clone = await cloneDatabase();
       database = clone.open();
       env = {
+        WORDLOOM_ENV: "test",
         DATABASE_URL: clone.url,
         ELASTIC_URL: url,
         ELASTIC_INDEX: index,
