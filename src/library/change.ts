@@ -49,7 +49,7 @@ const snippetLength = 200;
 const recordedAtOnce = 2000;
 
 /** The first characters as people count them: a slice of UTF-16 units could end in half of one, which Postgres refuses. */
-export function firstCharacters(text: string, count: number): string {
+function firstCharacters(text: string, count: number): string {
   return Array.from(text.slice(0, 2 * count))
     .slice(0, count)
     .join("");

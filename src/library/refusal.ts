@@ -1,5 +1,5 @@
 import { eq } from "drizzle-orm";
-import { databaseErrorCode, type Tx, violatedConstraint } from "../db/client.ts";
+import { type Tx, violatedConstraint } from "../db/client.ts";
 import type { blocks, books, bookshelves, libraries, tags } from "../db/schema.ts";
 import { type ProblemCode, WordloomError } from "../errors.ts";
 
@@ -18,14 +18,5 @@ export async function unlessTaken<T>(constraint: string, code: ProblemCode, work
     return await work;
   } catch (error) {
     throw violatedConstraint(error) === constraint ? new WordloomError(code, undefined, { cause: error }) : error;
-  }
-}
-
-/** Waits for `work`; a missing parent row (foreign_key_violation) becomes `code`. */
-export async function unlessOrphan<T>(code: ProblemCode, work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw databaseErrorCode(error) === "23503" ? new WordloomError(code, undefined, { cause: error }) : error;
   }
 }
