@@ -1,6 +1,6 @@
 import { analyzers } from "./analysis/cjk.ts";
 import { type Cause, Refusal } from "./errors.ts";
-import { isObject, type Json, parseJson } from "./json.ts";
+import { isObject, type Json, type JsonObject, parseJson } from "./json.ts";
 import { type Field, type Mapping, show } from "./mapping.ts";
 import { BadValue, toValue, type Value } from "./values.ts";
 
@@ -53,8 +53,34 @@ function parseSource(source: string) {
       },
     });
   }
-  if (isObject(document)) return document;
+  if (isObject(document)) {
+    checkDuplicates(document, source);
+    return document;
+  }
   throw new Refusal(400, "document_parsing_exception", "Malformed content, must start with an object");
+}
+
+/** JSON.parse keeps the last of two members of one name; Elasticsearch refuses them. */
+function checkDuplicates(document: JsonObject, source: string): void {
+  const written = new Map<string, number>();
+  let members = 0;
+  for (const [, name, colon] of source.matchAll(/"((?:[^"\\]|\\.)*)"(\s*:)?/g)) {
+    if (colon === undefined || name === undefined) continue;
+    members += 1;
+    written.set(name, (written.get(name) ?? 0) + 1);
+  }
+  if (members === countMembers(document)) return;
+  const twice = [...written].find(([, times]) => times > 1)?.[0] ?? "";
+  const reason = `[1:${columnOf(source, twice)}] Duplicate field '${twice}'`;
+  throw new Refusal(400, "document_parsing_exception", `[1:1] failed to parse: ${reason}`, {
+    caused_by: { type: "x_content_parse_exception", reason },
+  });
+}
+
+function countMembers(value: Json): number {
+  if (Array.isArray(value)) return value.reduce((count: number, item) => count + countMembers(item), 0);
+  if (!isObject(value)) return 0;
+  return Object.values(value).reduce((count: number, item) => count + 1 + countMembers(item), 0);
 }
 
 function fit(field: Field, value: Json, id: string, source: string): Value | undefined {
@@ -104,6 +130,14 @@ function checkUnmapped(mapping: Mapping, name: string, value: Json, id: string, 
     );
   }
   const [top = name] = name.split(".");
+  const parent = mapping.fields.get(top);
+  if (parent !== undefined) {
+    throw refuse(
+      "document_parsing_exception",
+      `[1:${at}] failed to parse field [${top}] of type [${parent.type}] in document with id '${id}'. Preview of field's value: '${show({ [name.slice(top.length + 1)]: value })}'`,
+      { type: "illegal_state_exception", reason: "Can't get text on a START_OBJECT" },
+    );
+  }
   if (mapping.dynamic === "strict") {
     throw refuse(
       "strict_dynamic_mapping_exception",

@@ -15,13 +15,18 @@ export interface Engine {
 }
 
 /**
+ * In a compiled binary every module has the binary's own URL, and the worker, an entry point of its own, lies where it
+ * lies below `src`, the root of the build.
+ */
+const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/elasticsearch/worker.ts" : "./worker.ts";
+
+/**
  * Starts the embedded search engine on a thread of its own and resolves when it answers. Port 0 takes a free one.
  * Rejects with the reason, and `code` where there is one: EADDRINUSE for a port in use; DATA_IN_USE for another process on
  * the same `dataDir`; a folder that cannot be written.
  */
 export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
-  // A compiled binary finds the worker by this very form, as an entry point of its own.
-  const worker = new Worker(new URL("./worker.ts", import.meta.url).href);
+  const worker = new Worker(new URL(workerPath, import.meta.url).href);
   const say = (message: ToWorker) => worker.postMessage(message);
   try {
     const listening = replyOf(worker, "listening");

@@ -54,6 +54,8 @@ export function createIndex(store: Store, name: string, body: JsonObject): Reply
 /** DELETE /{index}: concrete names only. */
 export function deleteIndices(store: Store, expression: string): Reply {
   const doomed = expression.split(",").map((name) => {
+    if (name.includes("*") || name === "_all")
+      throw illegalArgument("Wildcard expressions or all indices are not allowed");
     const index = store.indices.get(name);
     if (index !== undefined) return index;
     if (indicesOf(store, name).length === 0) throw indexNotFound(name);

@@ -98,8 +98,10 @@ export function search(snapshot: Snapshot, request: SearchRequest, pitId: string
   const { index, db } = snapshot;
   const { from, size } = request;
   checkWindow(snapshot, from + size);
-  const keys = request.sort === undefined ? [] : parseSort(request.sort, index);
-  const sorted = keys.length > 0 && !(keys.length === 1 && keys[0]?.name === "_score" && keys[0].descending);
+  const wanted = request.sort === undefined ? [] : parseSort(request.sort, index);
+  // By score alone is how hits come anyway, and is answered as if it had not been asked for.
+  const keys = wanted.length === 1 && wanted[0]?.name === "_score" && wanted[0].descending ? [] : wanted;
+  const sorted = keys.length > 0;
   const tieBroken = pitId !== undefined && keys.length > 0 && keys.every(({ name }) => name !== "_shard_doc");
   const shown = tieBroken ? [...keys, byWriting] : keys;
   const scored = !sorted || request.trackScores || keys.some(({ name }) => name === "_score");
@@ -109,12 +111,8 @@ export function search(snapshot: Snapshot, request: SearchRequest, pitId: string
   const counting = [...to.parameters];
   const page = size === 0 ? [] : rowsOf(snapshot, to, compiled, request, shown);
   const total = request.countUpTo < 0 ? undefined : countRows(snapshot, to, compiled, counting);
-  const best =
-    !scored || page.length === 0
-      ? null
-      : Math.max(
-          ...(from > 0 || sorted ? [bestScore(snapshot, to, compiled, counting)] : page.map(({ score }) => score)),
-        );
+  const ranked = page.length > 0 && (!sorted || request.trackScores);
+  const best = ranked ? bestScore(snapshot, to, compiled, counting) : undefined;
   const sourceOf = db.query<{ source: string }, [bigint]>(`select source from sources_${index.number} where seq = ?`);
   const hits = page.map((row): Reply => {
     const source =
@@ -141,7 +139,7 @@ export function search(snapshot: Snapshot, request: SearchRequest, pitId: string
     _shards: { total: 1, successful: 1, skipped: 0, failed: 0 },
     hits: {
       total: total === undefined ? undefined : showTotal(total, request.countUpTo),
-      max_score: best === null ? null : showFloat(best),
+      max_score: best === undefined ? null : showFloat(best),
       hits,
     },
   };
@@ -183,7 +181,7 @@ function rowsOf(
      where ${beyond} order by ${orderBy(order)} limit ${bind(to, request.size)} offset ${bind(to, request.from)}`;
   return db
     .query<Record<string, Value | null>, SQLQueryBindings[]>(sql)
-    .all(...to.parameters)
+    .all(...used(sql, to.parameters))
     .map((row) => ({
       seq: BigInt(row["seq"] ?? 0),
       id: String(row["id"]),
@@ -200,7 +198,9 @@ function countRows(
   parameters: readonly SQLQueryBindings[],
 ): number {
   const sql = `${withTables(to)} select count(*) as total ${fromRows(snapshot, to, compiled)}`;
-  return Number(snapshot.db.query<{ total: bigint }, SQLQueryBindings[]>(sql).get(...parameters)?.total ?? 0);
+  return Number(
+    snapshot.db.query<{ total: bigint }, SQLQueryBindings[]>(sql).get(...used(sql, parameters))?.total ?? 0,
+  );
 }
 
 function bestScore(
@@ -210,7 +210,14 @@ function bestScore(
   parameters: readonly SQLQueryBindings[],
 ): number {
   const sql = `${withTables(to)} select max(${compiled.score}) as best ${fromRows(snapshot, to, compiled)}`;
-  return Number(snapshot.db.query<{ best: number }, SQLQueryBindings[]>(sql).get(...parameters)?.best ?? 0);
+  return Number(snapshot.db.query<{ best: number }, SQLQueryBindings[]>(sql).get(...used(sql, parameters))?.best ?? 0);
+}
+
+/** The parameters that the statement names: SQLite refuses more than it has places for. */
+function used(sql: string, parameters: readonly SQLQueryBindings[]): SQLQueryBindings[] {
+  let most = 0;
+  for (const [, number] of sql.matchAll(/\?(\d+)/g)) most = Math.max(most, Number(number));
+  return parameters.slice(0, most);
 }
 
 function withTables(to: Compilation): string {

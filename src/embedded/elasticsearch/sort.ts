@@ -174,12 +174,18 @@ function decimal(value: number): RawJson {
 }
 
 function wholeNumber(value: Json, name: string): bigint {
-  if (typeof value === "bigint") return value;
-  if (typeof value === "number" && Number.isInteger(value)) return BigInt(value);
-  if (typeof value === "string" && /^-?\d+$/.test(value)) return BigInt(value);
+  if (typeof value === "bigint") return toLong(value);
+  // The stand-in for a missing long comes back from a client that only has doubles as 2^63, one too many.
+  if (typeof value === "number" && Number.isInteger(value)) return toLong(BigInt(value));
+  if (typeof value === "string" && /^-?\d+$/.test(value)) return toLong(BigInt(value));
   throw illegalArgument(`Failed to parse search_after value for field [${name}].`);
 }
 
 function forbidden(index: Index, reason: string) {
   return shardFailure(index, 400, { type: "illegal_argument_exception", reason });
+}
+
+function toLong(value: bigint): bigint {
+  const most = 2n ** 63n - 1n;
+  return value > most ? most : value < -most - 1n ? -most - 1n : value;
 }
