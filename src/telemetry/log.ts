@@ -6,6 +6,40 @@ import { obsSchema } from "./keys.ts";
 
 export type Log = pino.Logger;
 
+type ErrorLine = { type: string; message: string; code?: string; place?: string; stack?: string; cause?: ErrorLine };
+
+const textOf = (error: object, key: string): string | undefined => {
+  const value: unknown = Reflect.get(error, key);
+  return typeof value === "string" && value !== "" ? value : undefined;
+};
+
+/**
+ * An error for the log, without what users wrote: Postgres puts values into its messages, drizzle puts every parameter of the query into its own. Of an error
+ * with an SQLSTATE only that and the place are told; of a failed query its text, which has placeholders.
+ */
+export function describeError(error: unknown): ErrorLine {
+  if (!(error instanceof Error)) return { type: typeof error, message: "not an Error" };
+  const code = textOf(error, "code");
+  const query = textOf(error, "query");
+  const sqlState = code !== undefined && /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined;
+  const place = ["table_name", "column_name", "constraint_name", "routine"]
+    .flatMap((key) => textOf(error, key) ?? [])
+    .join(" ");
+  const message = sqlState ? `SQLSTATE ${code}` : query === undefined ? error.message : `failed query: ${query}`;
+  return {
+    type: error.name,
+    message,
+    ...(code === undefined ? {} : { code }),
+    ...(place === "" ? {} : { place }),
+    // The first lines of a stack repeat the message.
+    stack: (error.stack ?? "")
+      .split("\n")
+      .filter((line) => /^\s+at /.test(line))
+      .join("\n"),
+    ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+  };
+}
+
 /**
  * JSON lines on stdout with ts, level, event, message and the shared keys; pretty on a terminal. No transports: they look for worker files on disk, which a
  * compiled binary does not have. Inside an active span a line carries trace_id and span_id.
@@ -22,7 +56,9 @@ export function openLog(config: Config, service: string, destination?: pino.Dest
       level: config.LOG_LEVEL,
       base: { service, obs_schema: obsSchema },
       messageKey: "message",
-      errorKey: "exc_info",
+      // Not exc_info: pino takes the message of an error at its errorKey as the line's own, before any serializer.
+      errorKey: "none",
+      serializers: { exc_info: describeError },
       timestamp: () => `,"ts":"${new Date().toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
       mixin: () => traceKeys(trace.getActiveSpan()),
