@@ -4,7 +4,7 @@ import { obsSchema, projections } from "./keys.ts";
 import { type Log, traceKeys } from "./log.ts";
 import type { MetricName, Metrics, Tally } from "./metrics.ts";
 import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
-import { type DropReason, pointsAtGrpc, type Tracing } from "./tracing.ts";
+import { type DropReason, dropReasons, pointsAtGrpc, type Tracing } from "./tracing.ts";
 
 /**
  * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
@@ -53,7 +53,9 @@ export function listeningAt({ log }: Sinks, url: string): void {
   log.warn({ event: "api.listening", url }, `listening at ${url}`);
 }
 
+/** Returns what counts dropped spans; each reason starts at 0, so that increase() sees the first drop. */
 export function spansDropped(metrics: Metrics): (reason: DropReason, count: number) => void {
+  for (const reason of dropReasons) metrics.add("wordloom_spans_dropped_total", { reason }, 0);
   return (reason, count) => metrics.add("wordloom_spans_dropped_total", { reason }, count);
 }
 

@@ -21,7 +21,8 @@ import type { Config } from "../config.ts";
 import { obsSchema, type ServiceName, services } from "./keys.ts";
 
 /** Why a span did not reach the collector. */
-export type DropReason = "queue_full" | "export_failed" | "shutdown";
+export const dropReasons = ["queue_full", "export_failed", "shutdown"] as const;
+export type DropReason = (typeof dropReasons)[number];
 
 export type Tracing = {
   readonly enabled: boolean;
