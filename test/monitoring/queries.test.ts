@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { alerts, blocks, panels, prometheusFolder, recorded, withAll } from "../support/monitoring.ts";
+import { alerts, blocks, panels, prometheusFolder, read, recorded, withAll } from "../support/monitoring.ts";
 import { type MovingMetrics, startMovingMetrics } from "../support/moving-metrics.ts";
 import {
   type Prometheus,
@@ -53,6 +53,11 @@ const queries: ReadonlyMap<string, string> = new Map([
   ...blocks("promql").map(({ alert, text }, i) => [`runbook ${alert} (${i})`, text] as const),
 ]);
 
+/** The scrape's own rules for a process that is API and worker. */
+const relabelling = (
+  Bun.YAML.parse(read("docker/prometheus/prometheus.yml")) as { scrape_configs: { metric_relabel_configs?: unknown }[] }
+).scrape_configs[0]?.metric_relabel_configs;
+
 /** Asks again and again until it is so, for at most 25 s; what was not so by then the caller's expectations tell. */
 async function until(done: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + 25_000;
@@ -82,6 +87,10 @@ else
           job("worker", moving.worker, "dev", "worker"),
           job("idle", moving.idle, "test", "worker"),
           job("mortal", moving.mortal, "sandbox", "worker"),
+          job("all", moving.all, "prod", "api").replace(
+            /\}$/,
+            `, metric_relabel_configs: ${JSON.stringify(relabelling)}}`,
+          ),
         ].join("\n"),
       );
       prometheus = await startPrometheus(join(folder, "prometheus.yml"), folder);
@@ -104,6 +113,22 @@ else
       });
       expect(empty).toEqual([]);
     }, 55_000);
+
+    test("what one process shows of API and worker is told apart", async () => {
+      for (const [series, component] of [
+        ["outbox_produced_total", "api"],
+        ["http_request_duration_seconds_count", "api"],
+        ["outbox_lag_events", "worker"],
+        ["outbox_event_age_seconds_bucket", "worker"],
+        ["projection_rebuild_last_success", "worker"],
+      ] as const) {
+        const found = await prometheus.query(`count by (component) (${series}{env="prod"})`);
+        expect(
+          found.map((sample) => sample.metric["component"]),
+          series,
+        ).toEqual([component]);
+      }
+    });
 
     test("a query of rates and quantiles answers with numbers other than 0", async () => {
       const still = [];

@@ -49,7 +49,11 @@ test("every alert says how bad it is, what happens, what to read and where to lo
 });
 
 test("each target is scraped once, under one environment and component", () => {
-  type Job = { job_name: string; static_configs: { targets: string[]; labels: Record<string, string> }[] };
+  type Job = {
+    job_name: string;
+    metric_relabel_configs?: unknown;
+    static_configs: { targets: string[]; labels: Record<string, string> }[];
+  };
   const { scrape_configs: jobs } = Bun.YAML.parse(read("docker/prometheus/prometheus.yml")) as {
     scrape_configs: Job[];
   };
@@ -66,6 +70,7 @@ test("each target is scraped once, under one environment and component", () => {
     expect(targets.filter((target) => target === `host.docker.internal:${port}`)).toHaveLength(1);
   for (const job of jobs)
     for (const { labels } of job.static_configs) {
+      expect(job.metric_relabel_configs !== undefined, job.job_name).toBe(labels["component"] === "api");
       expect(["dev", "test"]).toContain(labels["env"] ?? "");
       expect(job.job_name).toContain(`-${labels["component"]}-`);
     }

@@ -25,6 +25,8 @@ export type MovingMetrics = {
   /** host:port of the pages to scrape. */
   readonly api: string;
   readonly worker: string;
+  /** API and worker in one process. */
+  readonly all: string;
   /** A worker that has work and never gets any done. */
   readonly idle: string;
   /** A worker that goes away with work in hand. */
@@ -125,7 +127,7 @@ function apiRound(signals: ApiSignals): void {
   );
 }
 
-/** Serves four processes on loopback and moves them every 200 ms. */
+/** Serves five processes on loopback and moves them every 200 ms. */
 export function startMovingMetrics(): MovingMetrics {
   const config = readConfig({ WORDLOOM_TRACING_ENABLED: "1", LOG_LEVEL: "debug", LOG_JSON: "1" });
   const lines: string[] = [];
@@ -155,16 +157,22 @@ export function startMovingMetrics(): MovingMetrics {
 
   const [apiMetrics, workerMetrics] = [openMetrics("api"), openMetrics("worker")];
   const [idleMetrics, mortalMetrics] = [openMetrics("worker"), openMetrics("worker")];
-  const api = apiSignals(sinksOf("api", apiMetrics));
-  const busy = [workerOf(workerMetrics, "search"), workerOf(workerMetrics, "chronicle")];
+  const allMetrics = openMetrics("both");
+  const apis = [apiMetrics, allMetrics].map((metrics) => apiSignals(sinksOf("api", metrics)));
+  const busy = [workerMetrics, allMetrics].flatMap((metrics) => [
+    workerOf(metrics, "search"),
+    workerOf(metrics, "chronicle"),
+  ]);
   const waiting = [workerOf(idleMetrics, "search"), workerOf(mortalMetrics, "search")];
-  const servers = [apiMetrics, workerMetrics, idleMetrics, mortalMetrics].map(serve);
-  const [apiServer, workerServer, idleServer, mortalServer] = servers.map((server) => `127.0.0.1:${server.port}`);
+  const servers = [apiMetrics, workerMetrics, idleMetrics, mortalMetrics, allMetrics].map(serve);
+  const [apiServer, workerServer, idleServer, mortalServer, allServer] = servers.map(
+    (server) => `127.0.0.1:${server.port}`,
+  );
 
   let round = 0;
   const move = () => {
     round += 1;
-    apiRound(api);
+    for (const signals of apis) apiRound(signals);
     for (const signals of busy) workerRound(signals, round);
     for (const signals of waiting)
       signals.backlogRead({ lag: 5, processing: 0, stuck: 0, failed: 0, oldestAgeSeconds: round });
@@ -174,6 +182,7 @@ export function startMovingMetrics(): MovingMetrics {
   return {
     api: apiServer ?? "",
     worker: workerServer ?? "",
+    all: allServer ?? "",
     idle: idleServer ?? "",
     mortal: mortalServer ?? "",
     killMortal: async () => servers[3]?.stop(true),
