@@ -1,9 +1,10 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Queue, TraceContext } from "./event.ts";
+import type { Op, Queue, TraceContext } from "./event.ts";
 
 export type Reclaimed = TraceContext & {
   readonly id: bigint;
+  readonly op: Op;
   /** Who held it. */
   readonly from: string | null;
   readonly claimBatchId: string | null;
@@ -15,6 +16,7 @@ export type Reclaimed = TraceContext & {
 
 type Row = {
   id: string;
+  op: Op;
   held_by: string | null;
   held_batch: string | null;
   last_reclaimed_reason: Reclaimed["why"];
@@ -55,9 +57,10 @@ export async function reclaim(
            owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
       from lapsed l
      where e.id = l.id
-    returning e.id::text, l.owner as held_by, l.claim_batch_id as held_batch, e.last_reclaimed_reason, e.status, e.reclaim_count, e.traceparent, e.tracestate`);
+    returning e.id::text, e.op, l.owner as held_by, l.claim_batch_id as held_batch, e.last_reclaimed_reason, e.status, e.reclaim_count, e.traceparent, e.tracestate`);
   return rows.map((row) => ({
     id: BigInt(row.id),
+    op: row.op,
     from: row.held_by,
     claimBatchId: row.held_batch,
     why: row.last_reclaimed_reason,

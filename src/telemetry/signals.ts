@@ -224,6 +224,7 @@ export type WorkerSignals = {
   readonly reclaimed: (
     rows: readonly {
       id: bigint;
+      op: string;
       from: string | null;
       claimBatchId: string | null;
       why: string;
@@ -570,7 +571,8 @@ export function workerSignals(
       for (const row of rows) {
         metrics.add("outbox_reclaimed_total", { ...at, why: row.why });
         if (row.status === "failed")
-          metrics.add("outbox_terminal_failed_total", { ...at, op: "upsert", reason: "lease_expired" });
+          for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
+            metrics.add(name, { ...at, op: row.op, reason: "lease_expired" });
         log.warn({
           event: "outbox.reclaimed",
           outbox_event_id: row.id.toString(),

@@ -95,6 +95,7 @@ function workerRound(signals: WorkerSignals, round: number): void {
   signals.reclaimed(
     (["lease_expired", "max_processing_seconds"] as const).map((why, i) => ({
       id: BigInt(round * 10 + i),
+      op: "upsert",
       from: "another",
       claimBatchId: crypto.randomUUID(),
       why,

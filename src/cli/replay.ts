@@ -1,0 +1,105 @@
+import { buildCommand } from "@stricli/core";
+import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+
+type Flags = EnvFileFlag & {
+  by: string;
+  reason: string;
+  limit: number;
+  projection: "search" | "chronicle";
+  entityType?: string;
+  sinceHours?: number;
+  id?: readonly bigint[];
+  dryRun?: boolean;
+  json?: boolean;
+};
+
+const text = (input: string): string => {
+  if (input.trim() === "" || input.length > 120) throw new Error("it wants 1 to 120 characters");
+  return input.trim();
+};
+
+const count = (input: string): number => {
+  const n = /^\d{1,7}$/.test(input) ? Number(input) : 0;
+  if (n < 1) throw new Error("it wants a whole number from 1 to 9999999");
+  return n;
+};
+
+const hours = (input: string): number => {
+  const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : 0;
+  if (n <= 0) throw new Error("it wants a number of hours above 0");
+  return n;
+};
+
+const id = (input: string): bigint => {
+  if (!/^\d{1,18}$/.test(input)) throw new Error("it wants the number of an event");
+  return BigInt(input);
+};
+
+export const replay = buildCommand({
+  docs: {
+    brief: "Put failed events back into their queue, with who and why",
+    fullDescription: [
+      "Examples:",
+      '  wordloom replay --by ops --reason "mapping fixed" --limit 100 --dry-run   which events that would be',
+      '  wordloom replay --by ops --reason "mapping fixed" --limit 100',
+      "  wordloom replay --by ops --reason retest --projection chronicle --id 4711 --id 4712",
+      "",
+      "A failed event never comes back by itself. Each one that is replayed leaves a row in outbox_replays: who, when, why, and what it had failed of.",
+      "Of the events that match, the oldest go first and no more than --limit.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      envFile: envFileFlag,
+      by: { kind: "parsed", parse: text, placeholder: "who", brief: "Who asks for it; kept for ever" },
+      reason: { kind: "parsed", parse: text, placeholder: "why", brief: "Why it will succeed now; kept for ever" },
+      limit: { kind: "parsed", parse: count, default: "1000", placeholder: "n", brief: "How many at most" },
+      projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Whose queue" },
+      entityType: {
+        kind: "parsed",
+        parse: text,
+        optional: true,
+        placeholder: "type",
+        brief: "Only events of this kind of entity",
+      },
+      sinceHours: {
+        kind: "parsed",
+        parse: hours,
+        optional: true,
+        placeholder: "hours",
+        brief: "Only events that failed within so many hours",
+      },
+      id: {
+        kind: "parsed",
+        parse: id,
+        optional: true,
+        variadic: true,
+        placeholder: "event",
+        brief: "Only these events",
+      },
+      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "Name the events and change nothing" },
+      json: jsonFlag,
+    },
+  },
+  async func(this: Context, flags: Flags) {
+    const { replayFailed } = await import("../app/replay.ts");
+    const request = {
+      by: flags.by,
+      reason: flags.reason,
+      limit: flags.limit,
+      entityType: flags.entityType,
+      sinceHours: flags.sinceHours,
+      ids: flags.id,
+    };
+    const report = await replayFailed(readEnv(this, flags), flags.projection, request, flags.dryRun === true);
+    if (flags.json) {
+      printJson(this, report);
+      return;
+    }
+    const many = report.replayed.length;
+    const line = report.dry_run
+      ? `${many} failed events of ${report.projection} would be replayed${many === 0 ? "" : `: ${report.replayed.join(" ")}`}`
+      : `${many} failed events of ${report.projection} are back in the queue`;
+    this.process.stdout.write(`${line}\n`);
+  },
+});
