@@ -1,4 +1,5 @@
-import { Client, errors, HttpConnection, Transport } from "@elastic/elasticsearch";
+import { Client, errors, Transport } from "@elastic/elasticsearch";
+import { DeadlineConnection } from "./connection.ts";
 
 export interface ElasticsearchOptions {
   /** `http(s)://[user:password@]host:port`. */
@@ -19,8 +20,8 @@ export async function connectElasticsearch(options: ElasticsearchOptions): Promi
   const base = {
     node: node.href,
     ...(auth === undefined ? {} : { auth }),
-    // The default connection is undici's, which fails on every reply under Bun.
-    Connection: HttpConnection,
+    // The client's default connection is undici's, which fails on every reply under Bun.
+    Connection: DeadlineConnection,
     maxRetries: 0,
     requestTimeout: options.requestTimeoutMs,
   };
