@@ -26,6 +26,8 @@ export type ItemAnswer = {
   readonly errorType: string | null;
   readonly detail: string;
   readonly storedVersion: bigint | null;
+  /** Copies that did not take the write, though the primary did. */
+  readonly failedShards: number;
 };
 
 /** What became of one item: an answer, a failure of the request that carried it, or no answer where one was owed. */
@@ -33,7 +35,8 @@ export type ItemResult =
   | ({ readonly kind: "answered" } & ItemAnswer)
   | {
       readonly kind: "failed";
-      readonly failure: RequestFailure /** A request before this one failed so that it was not even tried. */;
+      readonly failure: RequestFailure;
+      /** A request before this one failed so that this one was not even tried. */
       readonly unsent?: true;
     }
   | { readonly kind: "unanswered" };
@@ -48,6 +51,8 @@ const connectCodes = new Set([
   "FailedToOpenSocket",
 ]);
 const detailLength = 500;
+/** However long the engine asks us to wait: an hour's delay would outlast the outage. */
+const maxRetryAfterMs = 60_000;
 
 /** Bytes that an item takes in the body of a request. */
 export function itemBytes(item: BulkItem): number {
@@ -86,36 +91,52 @@ function readItem(raw: unknown, item: BulkItem): ItemResult {
   const error = isRecord(answer["error"]) ? answer["error"] : undefined;
   const cause = error && isRecord(error["caused_by"]) ? textOf(error["caused_by"]["reason"]) : "";
   const reason = textOf(error?.["reason"]);
+  const shards = answer["_shards"];
   return {
     kind: "answered",
     status: answer["status"],
     errorType: error ? textOf(error["type"]) || null : null,
     detail: (cause === "" ? reason : `${reason} (${cause})`).slice(0, detailLength),
     storedVersion: answer["status"] === 409 ? storedVersion(reason) : null,
+    failedShards: isRecord(shards) && typeof shards["failed"] === "number" ? shards["failed"] : 0,
   };
 }
 
-/** Answers come in the order of the request; an answer that is missing, surplus or about another document leaves its item unanswered. */
+const failAll = (items: readonly BulkItem[], failure: RequestFailure): ItemResult[] =>
+  items.map(() => ({ kind: "failed", failure }));
+
+/**
+ * Answers come one per item, in the order of the request. A reply with more or fewer is no reply to it, and says nothing of any item; an answer about another
+ * document leaves its item unanswered. Nothing is ever taken for done by counting.
+ */
 function readItems(body: unknown, items: readonly BulkItem[]): ItemResult[] {
   const answers = isRecord(body) && Array.isArray(body["items"]) ? (body["items"] as unknown[]) : undefined;
-  if (answers === undefined) {
-    const failure: RequestFailure = { kind: "unreadable", detail: "the answer to a bulk request has no items" };
-    return items.map(() => ({ kind: "failed", failure }));
-  }
+  if (answers === undefined)
+    return failAll(items, { kind: "unreadable", detail: "the answer to a bulk request has no items" });
+  if (answers.length !== items.length)
+    return failAll(items, {
+      kind: "unreadable",
+      detail: `the answer to a bulk request has ${answers.length} items, the request ${items.length}`,
+    });
   return items.map((item, i) => readItem(answers[i], item));
+}
+
+/** Retry-After in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from now. */
+function readRetryAfter(header: unknown): number | null {
+  if (typeof header !== "string" || header.trim() === "") return null;
+  const ms = /^\s*\d+\s*$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return Number.isNaN(ms) ? null : Math.min(maxRetryAfterMs, Math.max(0, ms));
 }
 
 function httpFailure(error: errors.ResponseError): RequestFailure {
   const body: unknown = error.meta.body;
   const problem = isRecord(body) && isRecord(body["error"]) ? body["error"] : undefined;
-  const header: unknown = error.meta.headers?.["retry-after"];
-  const seconds = typeof header === "string" ? Number(header) : Number.NaN;
   return {
     kind: "http",
     status: error.statusCode ?? 0,
     errorType: problem ? textOf(problem["type"]) || null : null,
     detail: (textOf(problem?.["reason"]) || `HTTP ${error.statusCode}`).slice(0, detailLength),
-    retryAfterMs: Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : null,
+    retryAfterMs: readRetryAfter(error.meta.headers?.["retry-after"]),
   };
 }
 
@@ -142,6 +163,27 @@ function failureOf(error: unknown): RequestFailure {
 }
 
 /**
+ * `require_alias` holds for index actions alone. A request of nothing but deletes with external versions makes Elasticsearch create an index in the alias's place, and
+ * answer that the document was absent (seen on 9.2.2): so for such a request the alias is asked for first.
+ */
+async function missingAlias(
+  client: Client,
+  index: string,
+  items: readonly BulkItem[],
+  options: { signal: AbortSignal; requestTimeout: number; maxRetries: number },
+): Promise<RequestFailure | null> {
+  if (items.some((item) => item.op === "index")) return null;
+  if (await client.indices.existsAlias({ name: index }, options)) return null;
+  return {
+    kind: "http",
+    status: 404,
+    errorType: "index_not_found_exception",
+    detail: `no such alias [${index}]`,
+    retryAfterMs: null,
+  };
+}
+
+/**
  * Sends one `_bulk` request to `index` (an alias: a missing one is an error, never made up). Returns one result per item, in order. Never retries, never throws for what the
  * engine or the network does; `signal` and `timeoutMs` end it in time, with an unknown outcome.
  */
@@ -152,7 +194,10 @@ export async function sendBulk(
   body: string,
   options: { timeoutMs: number; signal: AbortSignal },
 ): Promise<ItemResult[]> {
+  const request = { signal: options.signal, requestTimeout: options.timeoutMs, maxRetries: 0 };
   try {
+    const missing = await missingAlias(client, index, items, request);
+    if (missing !== null) return failAll(items, missing);
     const answer = await client.transport.request(
       {
         method: "POST",
@@ -160,11 +205,10 @@ export async function sendBulk(
         bulkBody: body,
         querystring: { require_alias: true },
       },
-      { signal: options.signal, requestTimeout: options.timeoutMs, maxRetries: 0 },
+      request,
     );
     return readItems(answer, items);
   } catch (error) {
-    const failure = failureOf(error);
-    return items.map(() => ({ kind: "failed", failure }));
+    return failAll(items, failureOf(error));
   }
 }
