@@ -65,7 +65,7 @@ export function failureReason(error: unknown): "db_contention" | "db_unavailable
 }
 
 /** What is told of a decision. */
-function signalled({ outcome, errorType, noopReason, labs }: Decision): SignalledOutcome {
+function signalled({ outcome, errorType, noopReason, warning, labs }: Decision): SignalledOutcome {
   const bad =
     outcome.kind === "retry" || outcome.kind === "fail" ? { reason: outcome.reason, error: outcome.error } : {};
   return {
@@ -74,6 +74,7 @@ function signalled({ outcome, errorType, noopReason, labs }: Decision): Signalle
     ...bad,
     errorType: errorType ?? null,
     ...(noopReason === undefined ? {} : { noopReason }),
+    ...(warning === undefined ? {} : { warning }),
     ...(labs === undefined ? {} : { labs }),
   };
 }

@@ -36,6 +36,7 @@ const injected429: ItemResult = {
   errorType: "injected",
   detail: "Injected 429 (fault injection)",
   storedVersion: null,
+  failedShards: 0,
 };
 
 /** The names of all switches that are on. */
@@ -95,13 +96,14 @@ export function bulkExperiment(config: Config): BulkExperiment {
           : null;
       }),
     answered: (results) =>
-      partial && results.length > 1
+      partial && results.length > 1 && results[0]?.kind === "answered"
         ? results.with(0, {
             kind: "answered",
             status,
             errorType: "injected",
             detail: "Injected partial failure (fault injection)",
             storedVersion: null,
+            failedShards: 0,
           })
         : results,
     attributes: {

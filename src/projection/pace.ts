@@ -14,7 +14,6 @@ import type { Applied } from "./projection.ts";
 const halfOpenAfterMs = 1000;
 /** Consecutive batches that fail as a whole until the target counts as down. */
 const failuresToOpen = 2;
-const maxRetryAfterMs = 60_000;
 
 /** The target is down: no event of the batch could be done. Thrown only to tell the breaker. */
 class TargetDown extends Error {
@@ -48,7 +47,8 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
   let notBefore = Number.NEGATIVE_INFINITY;
   let reason: Reason | null = null;
   const breaker: CircuitBreakerPolicy = circuitBreaker(handleType(TargetDown), {
-    halfOpenAfter: halfOpenAfterMs,
+    // cockatiel waits by the wall clock: one that is set back would hold the breaker open. The waiting is done here, by the monotonic clock.
+    halfOpenAfter: Number.NEGATIVE_INFINITY,
     breaker: new ConsecutiveBreaker(failuresToOpen),
   });
   breaker.onStateChange((state) => {
@@ -72,20 +72,22 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
     resize(window / 2);
     if (health.kind !== "down") return;
     reason = health.reason;
-    if (health.retryAfterMs !== null) notBefore = performance.now() + Math.min(maxRetryAfterMs, health.retryAfterMs);
+    if (health.retryAfterMs !== null) notBefore = performance.now() + health.retryAfterMs;
+  };
+  const waitMs = () => {
+    const now = performance.now();
+    const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - now : 0;
+    return Math.max(0, reopening, notBefore - now);
   };
   resize(concurrency);
   return {
     limit: () => (breaker.state === CircuitState.Closed ? Math.floor(window) : 1),
-    waitMs: () => {
-      const now = performance.now();
-      const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - now : 0;
-      return Math.max(0, reopening, notBefore - now);
-    },
+    waitMs,
     probing: () => breaker.state !== CircuitState.Closed,
     open: () => breaker.state === CircuitState.Open,
     reason: () => reason,
     send: async (work) => {
+      if (breaker.state === CircuitState.Open && waitMs() > 0) return null;
       try {
         return await breaker.execute(async () => {
           const applied = await work();

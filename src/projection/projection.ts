@@ -6,6 +6,8 @@ export type Decision = {
   readonly outcome: Outcome;
   readonly errorType?: string | null;
   readonly noopReason?: "es_404";
+  /** Of an event that is done. */
+  readonly warning?: "shards_failed";
   readonly labs?: SignalledOutcome["labs"];
 };
 

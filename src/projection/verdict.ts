@@ -1,9 +1,8 @@
-import type { Op, Reason } from "../outbox/event.ts";
+import type { Reason } from "../outbox/event.ts";
 import type { ItemAnswer, ItemResult, RequestFailure } from "../search/bulk.ts";
 
 /** What the verdict needs to know of the event. */
 export type Judged = {
-  readonly op: Op;
   readonly sentAs: "index" | "delete";
   readonly version: bigint;
   readonly countedAttempts: number;
@@ -19,7 +18,12 @@ export type FailureClass = "429" | "4xx" | "5xx" | "unknown" | "other";
  * `errorType` is the engine's own word, for logs and spans.
  */
 export type Verdict =
-  | { readonly kind: "done"; readonly result: "applied" | "superseded" }
+  | {
+      readonly kind: "done";
+      readonly result: "applied" | "superseded";
+      /** Done, but an operator should know: the engine's side of it is not as it should be. */
+      readonly warning?: "shards_failed";
+    }
   | { readonly kind: "done"; readonly result: "noop"; readonly reason: "es_404" }
   | {
       readonly kind: "retry" | "fail";
@@ -93,7 +97,8 @@ function conflict(judged: Judged, answer: ItemAnswer): Verdict {
 
 function ofAnswer(answer: ItemAnswer, judged: Judged, limits: Limits): Verdict {
   const { status, errorType, detail } = answer;
-  if (status >= 200 && status < 300) return { kind: "done", result: "applied" };
+  if (status >= 200 && status < 300)
+    return { kind: "done", result: "applied", ...(answer.failedShards > 0 ? { warning: "shards_failed" } : {}) };
   if (status === 409) return conflict(judged, answer);
   if (status === 404) {
     // Absent is what a delete wants; an index that is absent is not.
@@ -110,9 +115,13 @@ function ofAnswer(answer: ItemAnswer, judged: Judged, limits: Limits): Verdict {
   return counted(judged, limits, "es_unknown", "other", errorType, `item status ${status} ${detail}`);
 }
 
-/** True where the request failed because of what is in it: then halves are sent until the guilty document stands alone. */
+/**
+ * True where the request failed because of what is in it: then halves are sent until the guilty document stands alone. A client and a server of versions that do not
+ * understand each other are answered 400 too, whatever the document.
+ */
 export function isBisectable(failure: RequestFailure): boolean {
-  return failure.kind === "http" && (failure.status === 400 || failure.status === 413);
+  if (failure.kind !== "http" || failure.errorType === "media_type_header_exception") return false;
+  return failure.status === 400 || failure.status === 413;
 }
 
 function ofFailure(failure: RequestFailure, judged: Judged, limits: Limits): Verdict {

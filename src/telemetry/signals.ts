@@ -185,6 +185,7 @@ export type SignalledOutcome = {
   readonly error?: string;
   readonly errorType?: string | null;
   readonly noopReason?: string;
+  readonly warning?: string;
   readonly labs?: Attributes;
 };
 
@@ -375,6 +376,8 @@ export function workerSignals(
         if (outcome.noopReason !== undefined) {
           tally.add("outbox_idempotent_noop_total", { ...at, op, reason: outcome.noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc}> not found in ES (noop)`);
+        } else if (outcome.warning !== undefined) {
+          log.warn({ ...fields(), warning: outcome.warning }, `Outbox ${op}: <${doc}> is not on every copy`);
         } else if (outcome.result === "superseded") {
           tally.add("outbox_superseded_total", { ...at, op });
           if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc}> superseded`);

@@ -16,11 +16,12 @@ export async function sendBisecting(send: Send, items: readonly BulkItem[]): Pro
   const left = await sendBisecting(send, items.slice(0, middle));
   const rest = items.slice(middle);
   const outage = outageIn(left);
+  // These were sent too, in the request that was refused.
   return [...left, ...(outage ? rest.map(() => outage) : await sendBisecting(send, rest))];
 }
 
-/** What the items after a failed request get when the failure was not the documents': the same failure, unsent. */
-export function outageIn(results: readonly ItemResult[]): ItemResult | undefined {
-  for (const r of results) if (r.kind === "failed" && !isBisectable(r.failure)) return { ...r, unsent: true };
+/** The failure that was not the documents', if there was one: what comes after it would meet the same. */
+export function outageIn(results: readonly ItemResult[]): (ItemResult & { kind: "failed" }) | undefined {
+  for (const r of results) if (r.kind === "failed" && !isBisectable(r.failure)) return r;
   return undefined;
 }

@@ -1,13 +1,14 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Db } from "../../db/client.ts";
 import { type ClaimedEvent, type Lease, queues } from "../../outbox/event.ts";
-import { type BulkItem, bulkBody, type ItemResult, itemBytes, sendBulk } from "../../search/bulk.ts";
+import { type BulkItem, bulkBody, type ItemResult, sendBulk } from "../../search/bulk.ts";
 import type { BatchSignals } from "../../telemetry/signals.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
 import type { Applied, Decision, Prepared, Projection, TargetHealth } from "../projection.ts";
 import { type Limits, type Verdict, verdict } from "../verdict.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";
+import { createSizeLimit, cut, type Request } from "./cut.ts";
 import { buildItems } from "./document.ts";
 
 export type SearchProjectionOptions = {
@@ -19,8 +20,6 @@ export type SearchProjectionOptions = {
   readonly experiment: BulkExperiment;
 };
 
-type Sent = { readonly event: ClaimedEvent; readonly item: BulkItem };
-
 /** Of several events of one entity the newest speaks for all: each would build the same document. */
 function newestPerEntity(events: readonly ClaimedEvent[]): { newest: ClaimedEvent[]; superseded: ClaimedEvent[] } {
   const byEntity = new Map<string, ClaimedEvent>();
@@ -28,30 +27,17 @@ function newestPerEntity(events: readonly ClaimedEvent[]): { newest: ClaimedEven
   for (const event of events) {
     const key = `${event.entityType}:${event.entityId}`;
     const other = byEntity.get(key);
-    if (other) superseded.push(other);
-    byEntity.set(key, event);
+    const newer = other === undefined || event.eventVersion >= other.eventVersion;
+    if (other) superseded.push(newer ? other : event);
+    if (newer) byEntity.set(key, event);
   }
   return { newest: [...byEntity.values()], superseded };
 }
 
-/** Cuts a batch into requests of at most `maxBytes`; a document that is larger by itself goes alone. */
-function cut(sent: readonly Sent[], maxBytes: number): { sent: Sent[]; body: string }[] {
-  const requests: Sent[][] = [];
-  let bytes = Number.POSITIVE_INFINITY;
-  for (const one of sent) {
-    const size = itemBytes(one.item);
-    if (bytes + size > maxBytes) {
-      requests.push([]);
-      bytes = 0;
-    }
-    bytes += size;
-    requests.at(-1)?.push(one);
-  }
-  return requests.map((request) => ({ sent: request, body: bulkBody(request.map((s) => s.item)) }));
-}
-
+/** `document` names the document by its index and id. */
 function decide(
   event: ClaimedEvent,
+  document: string,
   judged: Verdict,
   retryAfterMs: number | null,
   backoff: Backoff,
@@ -61,11 +47,14 @@ function decide(
     return {
       outcome: { kind: "done", result: judged.result, sent },
       ...(judged.result === "noop" ? { noopReason: judged.reason } : {}),
+      ...(judged.result === "applied" && judged.warning !== undefined ? { warning: judged.warning } : {}),
     };
-  const { kind, reason, error, counted, errorType } = judged;
-  if (kind === "fail") return { outcome: { kind, reason, error, sent }, errorType };
+  const { kind, reason, counted, errorType } = judged;
+  const error = `${document}: ${judged.error}`;
+  // What was not sent has not failed: it shares the reason, and waits.
+  if (kind === "fail" && sent) return { outcome: { kind, reason, error, sent }, errorType };
   const delayMs = Math.max(retryDelayMs(event.attempts, backoff, Math.random()), retryAfterMs ?? 0);
-  return { outcome: { kind, reason, error, delayMs, counted, sent }, errorType };
+  return { outcome: { kind: "retry", reason, error, delayMs, counted: counted && sent, sent }, errorType };
 }
 
 function healthOf(verdicts: readonly Verdict[], retryAfterMs: number | null): TargetHealth {
@@ -86,6 +75,7 @@ function retryAfter(results: readonly ItemResult[]): number | null {
 /** What is searched goes to Elasticsearch: one bulk item per entity, external versions, each item judged by itself. */
 export function searchProjection(db: Db, client: Client, options: SearchProjectionOptions): Projection {
   const { index, timeoutMs, limits, backoff, experiment } = options;
+  const size = createSizeLimit(options.maxBytes);
 
   async function sendOne(
     items: readonly BulkItem[],
@@ -120,7 +110,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
   }
 
   async function send(
-    requests: ReturnType<typeof cut>,
+    requests: readonly Request[],
     superseded: readonly ClaimedEvent[],
     signals: BatchSignals,
     signal: AbortSignal,
@@ -130,7 +120,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     );
     const verdicts: Verdict[] = [];
     let wait: number | null = null;
-    let outage: ItemResult | undefined;
+    let outage: ReturnType<typeof outageIn>;
     for (const request of requests) {
       const events = new Map(request.sent.map((s) => [s.item.id, s.event]));
       const judge = (item: BulkItem, result: ItemResult) => {
@@ -138,7 +128,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         if (event === undefined) throw new Error("a bulk item without its event");
         return verdict(
           result,
-          { op: event.op, sentAs: item.op, version: item.version, countedAttempts: event.countedAttempts },
+          { sentAs: item.op, version: item.version, countedAttempts: event.countedAttempts },
           limits,
         );
       };
@@ -149,7 +139,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       const told = outage;
       const answers =
         told !== undefined
-          ? items.map(() => told)
+          ? items.map((): ItemResult => ({ ...told, unsent: true }))
           : items.length === 0
             ? []
             : await sendBisecting(
@@ -163,6 +153,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
                   ),
                 items,
               );
+      if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
       wait = retryAfter(answers) ?? wait;
       let next = 0;
@@ -173,7 +164,14 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         if (injected === null) next += 1;
         verdicts.push(judged);
         decisions.set(event.id, {
-          ...decide(event, judged, wait, backoff, result.kind !== "failed" || result.unsent !== true),
+          ...decide(
+            event,
+            `${index}/${item.id}`,
+            judged,
+            wait,
+            backoff,
+            result.kind !== "failed" || result.unsent !== true,
+          ),
           labs: { ...experiment.attributes, ...injected?.attributes },
         });
       }
@@ -190,7 +188,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         const item = items[i];
         return item ? [{ event, item }] : [];
       });
-      const requests = cut(sent, options.maxBytes);
+      const requests = cut(sent, size.bytes());
       return { send: (signal) => send(requests, superseded, signals, signal) };
     },
   };
