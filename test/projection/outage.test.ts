@@ -1,0 +1,238 @@
+import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
+import { openWakeUps } from "../../src/outbox/wake.ts";
+import { watchHealth } from "../../src/projection/health.ts";
+import type { Projection } from "../../src/projection/projection.ts";
+import { runWorker, type WorkerOptions } from "../../src/projection/worker.ts";
+import {
+  emptyQueue,
+  makeDue,
+  openSearch,
+  type Recorded,
+  readRows,
+  recordSignals,
+  runBatch,
+  type Seed,
+  seed,
+} from "../support/batch.ts";
+import { testDatabase } from "../support/postgres.ts";
+import { connect, requestError, startScriptedEngine } from "../support/scripted-engine.ts";
+import { until } from "../support/until.ts";
+
+/** What an outage of the target does to a running worker, and what it must not do to the events. */
+
+const testdb = await testDatabase();
+const database = testdb.open({ max: 8 });
+const { db } = database;
+const engine = await startScriptedEngine();
+const client = await connect(engine.url);
+
+afterAll(async () => {
+  await client.close();
+  await engine.close();
+  await database.close();
+});
+beforeEach(async () => {
+  await emptyQueue(db);
+  engine.reset();
+});
+
+const options: WorkerOptions = {
+  workerId: "w1",
+  batchSize: 10,
+  concurrency: 2,
+  pollMs: 50,
+  leaseMs: 30_000,
+  maxProcessingMs: 300_000,
+  graceMs: 5000,
+  breakClaimMs: undefined,
+  processSleepMs: 0,
+};
+
+/** Runs a worker while `work` goes on, then drains it. */
+async function working(projection: Projection, recorded: Recorded, work: () => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  const wakeUps = openWakeUps(database);
+  const health = watchHealth(
+    db,
+    {
+      projection: "search_index_to_elastic",
+      workerId: "w1",
+      maxSilenceMs: 10_000,
+      pingIntervalMs: 60_000,
+      pingTimeoutMs: 1000,
+      failsBeforeDraining: 3,
+      pingTarget: null,
+    },
+    recorded.signals,
+  );
+  const done = runWorker(db, projection, wakeUps, options, health, recorded.signals, stop.signal);
+  try {
+    await work();
+  } finally {
+    stop.abort();
+    await done;
+    health.close();
+    await wakeUps.close();
+  }
+}
+
+const upserts = (count: number): Seed[] =>
+  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+const unavailable = () => requestError(503, "unavailable_shards_exception", "says no");
+
+async function countRows(where: string): Promise<number> {
+  const [row] = await db.execute<{ n: number }>(
+    sql`select count(*)::int as n from search_outbox_events where ${sql.raw(where)}`,
+  );
+  return row?.n ?? 0;
+}
+
+describe("while the target is down", () => {
+  test("only one probe a second is sent, most events are never touched, and one line a second is logged at most", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(100));
+    const sentAt: number[] = [];
+    engine.whole = () => {
+      sentAt.push(performance.now());
+      return unavailable();
+    };
+    let openAt = 0;
+    await working(openSearch(db, client), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      openAt = sentAt.length;
+      await until("three probes", () => sentAt.length >= openAt + 3, 20_000);
+    });
+
+    const probes = sentAt.slice(openAt);
+    const gaps = probes.slice(1).map((at, i) => at - (probes[i] ?? 0));
+    expect(gaps.every((gap) => gap > 900)).toBe(true);
+    // Two batches may have been claimed when it opened, and were given back.
+    expect(recorded.told('"outbox.claim_batch"').length).toBeLessThanOrEqual(engine.requests.length + 2);
+    // Two outages open it, one more request may have been on its way; then a probe each.
+    expect(openAt).toBeLessThanOrEqual(3);
+    const rows = await readRows(db);
+    expect(rows.filter((row) => row.status !== "pending" || row.counted > 0)).toEqual([]);
+    const carried = engine.requests.reduce((n, r) => n + r.items.length, 0);
+    expect(rows.reduce((n, row) => n + row.attempts, 0)).toBe(carried);
+    expect(carried).toBeLessThanOrEqual(10 * engine.requests.length);
+    const waiting = recorded.told('"outbox.breaker_waiting"').map((line) => Date.parse(String(line["ts"])));
+    expect(waiting.length).toBeGreaterThan(0);
+    expect(waiting.slice(1).every((at, i) => at - (waiting[i] ?? 0) >= 990)).toBe(true);
+  }, 40_000);
+
+  test("what waits for it is due at once when it is back, however long its backoff", async () => {
+    const recorded = recordSignals();
+    const events = await seed(db, upserts(60));
+    await engine.refuse();
+    await working(openSearch(db, client), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      await until("some wait an hour", () => countRows("next_retry_at > now() + interval '25 minutes'"));
+      await engine.listen();
+      await until("all are done", async () => (await countRows("status = 'done'")) === 60, 15_000);
+    });
+    expect(events.filter(({ documentId }) => engine.held.get(documentId)?.version !== 7n)).toEqual([]);
+    expect(recorded.told('"outbox.hastened"').length).toBeGreaterThan(0);
+    expect(recorded.gauge("outbox_breaker_state")).toBe(0);
+  }, 40_000);
+
+  test("Retry-After holds back the events and the next request", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(5));
+    const sentAt: number[] = [];
+    engine.whole = () => {
+      sentAt.push(performance.now());
+      return sentAt.length === 1
+        ? requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": "2" })
+        : undefined;
+    };
+    await working(openSearch(db, client, { backoff: { baseMs: 1, maxMs: 1 } }), recorded, async () => {
+      await until("it is settled", () => countRows("error_reason = 'es_429'"));
+      await until("all are done", async () => (await countRows("status = 'done'")) === 5, 20_000);
+    });
+    expect((sentAt[1] ?? 0) - (sentAt[0] ?? 0)).toBeGreaterThan(1990);
+  }, 40_000);
+
+  test("Retry-After is read as a date too, and neither a past nor an absurd one breaks the settle", async () => {
+    const recorded = recordSignals();
+    const waits: [string, number, number][] = [
+      ["99999999999999999999", 55, 60.1],
+      [new Date(Date.now() + 40_000).toUTCString(), 20, 41],
+      ["Wed, 21 Oct 2015 07:28:00 GMT", -60, 0.1],
+      ["soon", -60, 0.1],
+    ];
+    for (const [header, least, most] of waits) {
+      await emptyQueue(db);
+      await seed(db, upserts(1));
+      engine.whole = () => requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": header });
+      await runBatch(db, openSearch(db, client, { backoff: { baseMs: 1, maxMs: 1 } }), recorded);
+      const [row] = await readRows(db);
+      expect(row).toMatchObject({ status: "pending", reason: "es_429" });
+      expect(row?.dueIn).toBeGreaterThan(least);
+      expect(row?.dueIn).toBeLessThan(most);
+    }
+  });
+});
+
+describe("attempts", () => {
+  const exhaust = async (limits: { maxAttempts: number; terminalOnTransient: boolean }, times: number) => {
+    const recorded = recordSignals();
+    await seed(db, upserts(3));
+    engine.whole = unavailable;
+    for (let i = 0; i < times; i += 1) {
+      await makeDue(db);
+      await runBatch(db, openSearch(db, client, { limits }), recorded);
+    }
+    return (await readRows(db)).map(({ status, reason, attempts, counted }) => ({ status, reason, attempts, counted }));
+  };
+
+  test("an outage never uses up OUTBOX_MAX_ATTEMPTS", async () => {
+    const row = { status: "pending", reason: "es_5xx", attempts: 8, counted: 0 };
+    expect(await exhaust({ maxAttempts: 3, terminalOnTransient: false }, 8)).toEqual([row, row, row]);
+  });
+
+  test("with OUTBOX_TERMINAL_ON_TRANSIENT it does", async () => {
+    const row = { status: "failed", reason: "es_5xx", attempts: 3, counted: 2 };
+    expect(await exhaust({ maxAttempts: 3, terminalOnTransient: true }, 8)).toEqual([row, row, row]);
+  });
+
+  test("with OUTBOX_TERMINAL_ON_TRANSIENT an event that was not sent does not fail", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(2));
+    engine.whole = unavailable;
+    const limits = { maxAttempts: 1, terminalOnTransient: true };
+    await runBatch(db, openSearch(db, client, { limits, maxBytes: 1 }), recorded);
+    expect(engine.requests).toHaveLength(1);
+    expect(await readRows(db)).toMatchObject([
+      { status: "failed", attempts: 1 },
+      { status: "pending", attempts: 0, counted: 0 },
+    ]);
+  });
+});
+
+test("a request that the engine has no memory for comes back in smaller ones", async () => {
+  const recorded = recordSignals();
+  await seed(
+    db,
+    upserts(4).map((event) => ({ ...event, text: "x".repeat(40_000) })),
+  );
+  const projection = openSearch(db, client, { maxBytes: 200_000 });
+  engine.whole = () => requestError(429, "circuit_breaking_exception", "too large for the heap");
+  await runBatch(db, projection, recorded);
+  engine.whole = () => undefined;
+  await makeDue(db);
+  await runBatch(db, projection, recorded);
+  expect(engine.requests.map((r) => r.items.length)).toEqual([4, 2, 2]);
+  expect((await readRows(db)).filter((row) => row.status !== "done")).toEqual([]);
+});
+
+test("one overloaded answer halves the requests in flight", async () => {
+  const recorded = recordSignals();
+  const [event] = await seed(db, upserts(3));
+  engine.item = ({ id }) =>
+    id === event?.documentId
+      ? { status: 429, error: { type: "es_rejected_execution_exception", reason: "" } }
+      : undefined;
+  await runBatch(db, openSearch(db, client), recorded);
+  expect(recorded.gauge("outbox_inflight_limit")).toBe(1);
+});
