@@ -18,7 +18,7 @@ type Row = {
 };
 
 /** The Elasticsearch id of an entity's document. */
-export function documentId(entityType: string, entityId: string): string {
+function documentId(entityType: string, entityId: string): string {
   return `${entityType}:${entityId}`;
 }
 
