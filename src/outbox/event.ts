@@ -19,7 +19,6 @@ export const queues = {
   chronicle: { projection: projections.chronicle, short: "chronicle", table: "chronicle_outbox_events" },
 } as const;
 export type Queue = (typeof queues)[keyof typeof queues];
-export type ProjectionName = Queue["projection"];
 
 export const ops = ["upsert", "delete"] as const;
 export type Op = (typeof ops)[number];

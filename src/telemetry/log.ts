@@ -17,7 +17,7 @@ const textOf = (error: object, key: string): string | undefined => {
  * An error for the log, without what users wrote: Postgres puts values into its messages, drizzle puts every parameter of the query into its own. Of an error
  * with an SQLSTATE only that and the place are told; of a failed query its text, which has placeholders.
  */
-export function describeError(error: unknown): ErrorLine {
+function describeError(error: unknown): ErrorLine {
   if (!(error instanceof Error)) return { type: typeof error, message: "not an Error" };
   const code = textOf(error, "code");
   const query = textOf(error, "query");
