@@ -20,18 +20,21 @@ export function openWakeUps(database: Database): WakeUps {
   const subscribers = new Set<() => void>();
   let pending: ReturnType<typeof setTimeout> | undefined;
   let sending: Promise<unknown> = Promise.resolve();
+  let sentAt = Number.NEGATIVE_INFINITY;
   let unlisten: (() => Promise<void>) | undefined;
   const tell = () => {
     for (const heard of subscribers) heard();
   };
   const send = () => {
     pending = undefined;
+    sentAt = performance.now();
     sending = database.db.execute(sql`select pg_notify(${channel}, '')`).then(undefined, () => undefined);
   };
   return {
     announce: () => {
       tell();
-      pending ??= setTimeout(send, coalesceMs);
+      // The first goes out at once, the ones that follow within a few milliseconds together.
+      pending ??= setTimeout(send, Math.max(0, sentAt + coalesceMs - performance.now()));
     },
     subscribe: (heard) => {
       subscribers.add(heard);
