@@ -13,3 +13,4 @@ else {
   process.stderr.write(`bench: name one of ${Object.keys(benches).join(", ")}\n`);
   process.exit(2);
 }
+export {};
