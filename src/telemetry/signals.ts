@@ -273,7 +273,8 @@ function shared(values: readonly string[], mixed = "mixed"): string {
 
 /** The batch's result, from those of its events: one decision, made once. */
 function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
-  const bad = outcomes.filter((o) => o.kind === "retry" || o.kind === "fail");
+  // Released is not done either: it will be tried again.
+  const bad = outcomes.filter((o) => o.kind !== "done");
   if (bad.length === 0) return "ok";
   if (bad.length < outcomes.length) return "partial";
   return bad.some((o) => o.kind === "fail") ? "failed" : "retry";
