@@ -8,7 +8,7 @@ import { start, until, wordloom } from "../support/cli.ts";
 import { cloneDatabase, testDatabase } from "../support/postgres.ts";
 
 // Several processes start in each of these, two cores between them and all other tests.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 const testbed = await testDatabase();
 const env = { WORDLOOM_ENV: "test", DATABASE_URL: testbed.url };
 const folder = await mkdtemp(join(tmpdir(), "wordloom-cli-"));

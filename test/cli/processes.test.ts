@@ -12,7 +12,7 @@ await chmod(folder, 0o755);
 afterAll(() => rm(folder, { recursive: true }));
 
 // Several processes start in each of these, two cores between them and all other tests.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A migrated database, and an embedded search engine of its own. */
 const env = {
@@ -98,6 +98,60 @@ test("the embedded engine lives on in another process when the one that runs it 
   await found(url3, "afterwards");
   expect(await hits(url3, "heirloom")).toEqual(["heirloom"]);
   expect([await stop(second), await stop(third)]).toEqual([0, 0]);
+});
+
+test("a worker that is killed again and again loses nothing and does nothing twice that can be seen", async () => {
+  const own = await cloneDatabase();
+  const database = own.open();
+  const count = async (query: string) => Number((await database.db.execute<{ n: string }>(query))[0]?.n);
+  const slowly = {
+    DATABASE_URL: own.url,
+    OUTBOX_BULK_SIZE: "20",
+    OUTBOX_LEASE_SECONDS: "1",
+    OUTBOX_RECLAIM_INTERVAL_SECONDS: "0.2",
+    // Slow enough to be met in the middle of its work on any machine.
+    OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS: "0.1",
+  };
+  const paragraphs = (file: number) => Array.from({ length: 20 }, (_, i) => `paragraph ${i} of ${file}`).join("\n\n");
+  const dir = join(folder, "killed");
+  await Promise.all(Array.from({ length: 40 }, (_, n) => Bun.write(join(dir, `${n}.md`), paragraphs(n))));
+  expect((await wordloom(["import", dir, "--library", "Killed"], { ...env, DATABASE_URL: own.url })).code).toBe(0);
+
+  const done = () => count("select count(*) as n from search_outbox_events where status = 'done'");
+  for (let kill = 1; kill <= 3; kill += 1) {
+    const before = await done();
+    const worker = run(["work"], slowly);
+    await until("it has done something", async () => (await done()) > before);
+    worker.kill("SIGKILL");
+    await worker.exited;
+  }
+  expect(
+    await count("select count(*) as n from search_outbox_events where status in ('pending', 'processing')"),
+  ).toBeGreaterThan(0);
+
+  const [last, api] = [
+    run(["work"], { DATABASE_URL: own.url }),
+    run(["serve", "--port", "0"], { DATABASE_URL: own.url }),
+  ];
+  await until(
+    "all is done",
+    async () => (await count("select count(*) as n from search_outbox_events where status <> 'done'")) === 0,
+  );
+  const sources = await count("select count(*) as n from search_index where deleted_at is null");
+  expect(await done()).toBe(sources);
+  const engine = `http://127.0.0.1:${env.EMBEDDED_ELASTIC_PORT}/wordloom-test-search-index`;
+  const [library] = await database.db.execute<{ id: string }>("select id from libraries");
+  const found = await fetch(`${engine}/_count`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ query: { term: { library_id: library?.id } } }),
+  });
+  expect(await found.json()).toMatchObject({ count: sources });
+  const page = (await (await fetch(`${await listens(api)}/api/v1/search?q=paragraph`)).json()) as { total: number };
+  expect(page.total).toBe(800);
+  expect([await stop(last), await stop(api)]).toEqual([0, 0]);
+  await database.close();
+  await own.drop();
 });
 
 test("a port in use is one line and exit code 1, for the API, the worker and the engine", async () => {

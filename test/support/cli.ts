@@ -30,9 +30,9 @@ export function freePort(): number {
   return port;
 }
 
-/** Waits for a condition, for at most twenty seconds. */
+/** Waits for a condition, for at most forty seconds. */
 export async function until(what: string | (() => string), condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + 40_000;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`still not: ${typeof what === "string" ? what : what()}`);
     await Bun.sleep(5);
