@@ -15,11 +15,25 @@ const source: MarkdownSource = {
   read: (file) => Promise.resolve({ text: docs.get(file) ?? "" }),
 };
 
+const name = "Welcome";
+
+/** Whether nothing was ever written but, perhaps, a part of the documentation: an import that was cut short goes on. Counts what was deleted since. */
+async function isFirstStart({ database }: Store): Promise<boolean> {
+  const [row] = await database.db.execute<{ foreign: number; imported: number }>(sql`
+    select (select count(*)::int from libraries where name <> ${name}) as foreign,
+           (select count(distinct source_path)::int from books) as imported`);
+  return row?.foreign === 0 && row.imported < docs.size;
+}
+
 /** Gives a database that never held a library one to try things with: the documentation. Returns whether it did. */
-export async function welcome({ settings, database }: Store, wakeUps: WakeUps, signal: AbortSignal): Promise<boolean> {
-  const libraries = await database.db.execute(sql`select from libraries limit 1`);
-  if (libraries.length > 0) return false;
-  const options = { library: "Welcome", userId: settings.config.DEV_USER_ID, committed: wakeUps.announce, signal };
-  await importMarkdown(database.db, source, options);
-  return true;
+export async function welcome(store: Store, wakeUps: WakeUps, signal: AbortSignal): Promise<boolean> {
+  if (!(await isFirstStart(store))) return false;
+  const userId = store.settings.config.DEV_USER_ID;
+  const report = await importMarkdown(store.database.db, source, {
+    library: name,
+    userId,
+    committed: wakeUps.announce,
+    signal,
+  });
+  return !report.interrupted;
 }
