@@ -29,7 +29,8 @@ export interface Compiled {
 export interface Compilation {
   readonly snapshot: Snapshot;
   readonly tables: string[];
-  readonly joins: string[];
+  /** Those of the tables that rows are joined to. */
+  readonly joined: Set<string>;
   readonly parameters: SQLQueryBindings[];
   /** What was looked for in text, for the highlighter. */
   readonly wanted: Wanted[];
@@ -46,7 +47,7 @@ const k1 = 1.2;
 const b = 0.75;
 
 export function startCompilation(snapshot: Snapshot): Compilation {
-  return { snapshot, tables: [], joins: [], parameters: [], wanted: [] };
+  return { snapshot, tables: [], joined: new Set(), parameters: [], wanted: [] };
 }
 
 /** A value as a numbered parameter of the statement. */
@@ -342,6 +343,8 @@ function multiMatch(to: Compilation, body: JsonObject, outer: number, scoring: b
   if (only === undefined) return nothing;
   if (second === undefined) return only;
   if (parts.every(({ table }) => table !== undefined)) {
+    // Rows need the common table alone; a join to the parts would cost as much again for each.
+    for (const { table = "" } of parts) to.joined.delete(table);
     const rows = parts.map(({ table }) => `select doc, score from ${table}`).join(" union all ");
     return join(to, `select doc, max(score) + ${real(tie)} * (sum(score) - max(score)) from (${rows}) group by doc`);
   }
@@ -392,7 +395,7 @@ function words(to: Compilation, field: Field, wanted: readonly string[], needed:
 function join(to: Compilation, select: string): Compiled {
   const table = `m${to.tables.length}`;
   to.tables.push(`${table}(doc, score) as materialized (${select})`);
-  to.joins.push(`left join ${table} on ${table}.doc = d.seq`);
+  to.joined.add(table);
   return { match: `${table}.doc is not null`, score: `coalesce(${table}.score, 0.0)`, table };
 }
 

@@ -110,9 +110,8 @@ export function search(snapshot: Snapshot, request: SearchRequest, pitId: string
   // The count is of the query alone: search_after and paging leave it as it is.
   const counting = [...to.parameters];
   const page = size === 0 ? [] : rowsOf(snapshot, to, compiled, request, shown);
-  const total = request.countUpTo < 0 ? undefined : countRows(snapshot, to, compiled, counting);
-  const ranked = page.length > 0 && (!sorted || request.trackScores);
-  const best = ranked ? bestScore(snapshot, to, compiled, counting) : undefined;
+  const total = request.countUpTo < 0 ? undefined : (page[0]?.total ?? countRows(snapshot, to, compiled, counting));
+  const best = !sorted || request.trackScores ? page[0]?.best : undefined;
   const sourceOf = db.query<{ source: string }, [bigint]>(`select source from sources_${index.number} where seq = ?`);
   const hits = page.map((row): Reply => {
     const source =
@@ -162,6 +161,9 @@ interface Row {
   readonly version: bigint;
   readonly score: number;
   readonly keys: readonly (Value | null)[];
+  /** Of the whole result; undefined where neither was asked for. */
+  readonly total: number | undefined;
+  readonly best: number | undefined;
 }
 
 function rowsOf(
@@ -173,12 +175,24 @@ function rowsOf(
 ): Row[] {
   const { db, index } = snapshot;
   const order = keys.length > 0 ? [...keys, byWriting] : [byScore, byWriting];
-  const columns = order.map(({ expression }, i) => `${expression} as k${i}`).join(", ");
+  const columns = order
+    .map((key, i) => `${key.name === "_score" ? compiled.score : key.expression} as k${i}`)
+    .join(", ");
   const beyond = request.searchAfter === undefined ? "1" : after(to, keys, request.searchAfter, index);
-  const sql = `${withTables(to)}
-    select seq, id, version, score, ${order.map((_, i) => `k${i}`).join(", ")} from (
-      select *, ${columns} from (select d.*, ${compiled.score} as score ${fromRows(snapshot, to, compiled)}))
-     where ${beyond} order by ${orderBy(order)} limit ${bind(to, request.size)} offset ${bind(to, request.from)}`;
+  const limits = `limit ${bind(to, request.size)} offset ${bind(to, request.from)}`;
+  // All hits are gathered once and used for page, total and best score. Who wants the page alone, as one who reads an
+  // index through in the order of writing, has it from the table's own order, without the rest being looked at.
+  const whole = request.countUpTo >= 0 || keys.length === 0 || request.trackScores;
+  const totals = whole
+    ? "(select count(*) from hits) as total, (select max(score) from hits) as best"
+    : "null as total, null as best";
+  const hits = `hits as ${whole ? "materialized " : ""}(
+    select d.seq as seq, ${compiled.score} as score, ${columns} ${fromRows(snapshot, to, compiled)})`;
+  const sql = `with ${[...to.tables, hits].join(", ")}
+    select h.*, d.id, d.version, ${totals}
+      from (select * from hits where ${beyond} order by ${orderBy(order)} ${limits}) h
+      join docs_${index.number} d on d.seq = h.seq
+     order by ${orderBy(order)}`;
   return db
     .query<Record<string, Value | null>, SQLQueryBindings[]>(sql)
     .all(...used(sql, to.parameters))
@@ -188,6 +202,8 @@ function rowsOf(
       version: BigInt(row["version"] ?? 0),
       score: Number(row["score"]),
       keys: keys.map((_, i) => row[`k${i}`] ?? null),
+      total: row["total"] === null ? undefined : Number(row["total"]),
+      best: row["best"] === null ? undefined : Number(row["best"]),
     }));
 }
 
@@ -203,16 +219,6 @@ function countRows(
   );
 }
 
-function bestScore(
-  snapshot: Snapshot,
-  to: Compilation,
-  compiled: Compiled,
-  parameters: readonly SQLQueryBindings[],
-): number {
-  const sql = `${withTables(to)} select max(${compiled.score}) as best ${fromRows(snapshot, to, compiled)}`;
-  return Number(snapshot.db.query<{ best: number }, SQLQueryBindings[]>(sql).get(...used(sql, parameters))?.best ?? 0);
-}
-
 /** The parameters that the statement names: SQLite refuses more than it has places for. */
 function used(sql: string, parameters: readonly SQLQueryBindings[]): SQLQueryBindings[] {
   let most = 0;
@@ -225,7 +231,8 @@ function withTables(to: Compilation): string {
 }
 
 function fromRows({ index }: Snapshot, to: Compilation, compiled: Compiled): string {
-  return `from docs_${index.number} d ${to.joins.join(" ")} where ${compiled.match}`;
+  const joins = [...to.joined].map((table) => `left join ${table} on ${table}.doc = d.seq`);
+  return `from docs_${index.number} d ${joins.join(" ")} where ${compiled.match}`;
 }
 
 function showTotal(total: number, upTo: number): Reply {
