@@ -17,57 +17,13 @@ const shown = (text: string) =>
 
 /** Pieces that word-break rules, width folding and bigrams stumble over, alone and next to each other. */
 const pieces = [
-  ..."aZ19 _.,;:'’\"-#*@\n\t中文字所有权々〇ひらがなカタカナー한국어ไทยລາວខ្មែརမြန်မာéñßıİΣσςאבעربية",
-  ..."ｱｶﾞﾊﾟﾞﾟｰＡｂ１！～　・゛ヽヾゝゞ㍿Ⅷ①𠀀𠮷😀❤️👍🏽",
-  ...[
-    "1,000.5",
-    "can't",
-    "O'Neil's",
-    "e.g.",
-    "foo_bar",
-    "the",
-    "www",
-    "a.b",
-    "x-y",
-    "12:30",
-    "3.14",
-    'א"ב',
-    "\u00ad",
-    "\u200d",
-    "\u200c",
-  ],
-  ...[
-    "\ufe0f",
-    "\u20e3",
-    "1️⃣",
-    "#️⃣",
-    "👩‍👩‍👧‍👦",
-    "👩🏽‍🚀",
-    "🇩🇪",
-    "🇩🇪🇫",
-    "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
-    "e\u0301",
-    "か\u3099",
-    "\u0301",
-    "ﾜﾞｳﾞ",
-    "\u{1F1E6}",
-    "\u2060",
-    "\ufeff",
-  ],
-  ...[
-    "x".repeat(254),
-    "中".repeat(130),
-    "\u{10ffff}",
-    "\u{1f600}".repeat(130),
-    "http://a.b/c?d=1",
-    "Straße",
-    "ǅ",
-    "ﬁ",
-    "\u0000",
-    "\u0085",
-    "\u2028",
-  ],
-];
+  Array.from("aZ19 _.,;:'’\"-#*@\n\t中文字所有权々〇ひらがなカタカナー한국어ไทยລາວខ្មែរမြန်မာéñßıİΣσςאבעربية"),
+  Array.from("ｱｶﾞﾊﾟﾞﾟｰＡｂ１！～　・゛ヽヾゝゞ㍿Ⅷ①𠀀𠮷😀❤️👍🏽"),
+  ["1,000.5", "can't", "O'Neil's", "e.g.", "foo_bar", "the", "www", "a.b", "x-y", "12:30", "3.14", 'א"ב', "\u00ad"],
+  ["\u200d", "\u200c", "\ufe0f", "\u20e3", "1️⃣", "#️⃣", "👩‍👩‍👧‍👦", "👩🏽‍🚀", "🇩🇪", "🇩🇪🇫", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "e\u0301", "か\u3099"],
+  ["\u0301", "ﾜﾞｳﾞ", "\u{1F1E6}", "\u2060", "\ufeff", "x".repeat(254), "中".repeat(130), "\u{10ffff}", "😀".repeat(130)],
+  ["http://a.b/c?d=1", "Straße", "ǅ", "ﬁ", "\u0000", "\u0085", "\u2028"],
+].flat();
 
 const hostile = fc.array(
   fc.oneof(
@@ -111,7 +67,7 @@ describe.each(await openTargets())("the analyzer cjk on %s", (_name, target) => 
   test("several texts are analyzed one after the other, their offsets going on", async () => {
     const tokens = await analyze(["所有权 abc", "def"]);
     // The distance in positions is not the same in 8.x and 9.x.
-    expect(tokens.map(({ position: _, ...token }: { position: number }) => token)).toEqual([
+    expect(tokens.map((token: object) => ({ ...token, position: undefined }))).toEqual([
       { token: "所有", start_offset: 0, end_offset: 2, type: "<DOUBLE>" },
       { token: "有权", start_offset: 1, end_offset: 3, type: "<DOUBLE>" },
       { token: "abc", start_offset: 4, end_offset: 7, type: "<ALPHANUM>" },

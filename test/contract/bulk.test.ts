@@ -40,7 +40,7 @@ describe.each(await openTargets())("bulk on %s", (_name, target) => {
       status: 201,
     });
     expect(reply.json.items[1].index).toMatchObject({ _version: 8, result: "updated", status: 200, _seq_no: 1 });
-    expect((await send("GET", `/${alias}/_doc/tag:1`)).json._source).toEqual({ title: "two" });
+    expect((await send("GET", `/${alias}/_doc/tag:1`)).json["_source"]).toEqual({ title: "two" });
   });
 
   test("an equal or older external version is a conflict that names the stored version", async () => {
@@ -71,7 +71,7 @@ describe.each(await openTargets())("bulk on %s", (_name, target) => {
     expect(reply.json.items[1].index.error.reason).toEndWith(
       "current version [7] is higher or equal to the one provided [7]",
     );
-    expect((await send("GET", `/${alias}/_doc/a`)).json._source).toEqual({ title: "seven" });
+    expect((await send("GET", `/${alias}/_doc/a`)).json["_source"]).toEqual({ title: "seven" });
   });
 
   test("versions are whole 64-bit numbers, digit by digit", async () => {
@@ -159,7 +159,7 @@ describe.each(await openTargets())("bulk on %s", (_name, target) => {
   test("an index without an id gets one; an empty id is refused", async () => {
     const { alias } = await createWordloomIndex(target);
     const reply = await bulk(`/${alias}/_bulk`, { index: {} }, { title: "a" }, { index: { _id: "" } }, { title: "b" });
-    expect(reply.json.items[0].index._id).toMatch(/^[A-Za-z0-9_-]{20}$/);
+    expect(reply.json.items[0].index["_id"]).toMatch(/^[A-Za-z0-9_-]{20}$/);
     expect(reply.json.items[1].index).toMatchObject({
       status: 400,
       error: { type: "illegal_argument_exception", reason: "if _id is specified it must not be empty" },
@@ -351,7 +351,7 @@ describe.each(await openTargets())("bulk on %s", (_name, target) => {
       { headers: { "content-encoding": "gzip" } },
     );
     expect(reply.errors).toBe(false);
-    expect((await send("GET", `/${alias}/_doc/z`)).json._source).toEqual({ title: "packed" });
+    expect((await send("GET", `/${alias}/_doc/z`)).json["_source"]).toEqual({ title: "packed" });
   });
 
   test("a body above 100 MB is a 413", async () => {

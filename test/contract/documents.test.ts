@@ -38,12 +38,12 @@ describe.each(await openTargets())("documents on %s", (_name, target) => {
   test("part of the source, or none, can be asked for", async () => {
     const { alias } = await createWordloomIndex(target);
     await bulk(`/${alias}/_bulk`, { index: { _id: "a" } }, { title: "t", text: "x", event_version: 3 });
-    expect((await send("GET", `/${alias}/_doc/a?_source=false`)).json._source).toBeUndefined();
-    expect((await send("GET", `/${alias}/_doc/a?_source_includes=title,event*`)).json._source).toEqual({
+    expect((await send("GET", `/${alias}/_doc/a?_source=false`)).json["_source"]).toBeUndefined();
+    expect((await send("GET", `/${alias}/_doc/a?_source_includes=title,event*`)).json["_source"]).toEqual({
       title: "t",
       event_version: 3,
     });
-    expect((await send("GET", `/${alias}/_doc/a?_source_excludes=text`)).json._source).toEqual({
+    expect((await send("GET", `/${alias}/_doc/a?_source_excludes=text`)).json["_source"]).toEqual({
       title: "t",
       event_version: 3,
     });
@@ -64,7 +64,7 @@ describe.each(await openTargets())("documents on %s", (_name, target) => {
         { _index: missing, _id: "a" },
       ],
     });
-    expect(mixed.json.docs[0]._source).toBeUndefined();
+    expect(mixed.json.docs[0]["_source"]).toBeUndefined();
     expect(mixed.json.docs[1]).toMatchObject({ _index: missing, error: { type: "index_not_found_exception" } });
   });
 

@@ -112,8 +112,8 @@ describe.each(await openTargets())("search on %s", (_name, target) => {
         ],
       },
     });
-    expect(hits.hits[1]._id).toBe("block:3");
-    expect(hits.hits[1]._score).toBeCloseTo(2.4016228, 4);
+    expect(hits.hits[1]["_id"]).toBe("block:3");
+    expect(hits.hits[1]["_score"]).toBeCloseTo(2.4016228, 4);
   });
 
   test("operator and wants all words in one field", async () => {
@@ -361,7 +361,7 @@ describe.each(await openTargets())("search on %s", (_name, target) => {
       expect(hits.total.value).toBe(4);
       const [hit] = hits.hits;
       if (hit === undefined) break;
-      seen.push(hit._id);
+      seen.push(hit["_id"]);
       after = hit.sort;
     }
     expect(seen).toEqual(["block:2", "block:3", "block:1", "tag:4"]);

@@ -11,11 +11,11 @@ export interface Target {
   readonly name: string;
   readonly client: Client;
   /** One request with nothing in between: status, the body's own text, and that parsed (integers above 2^53 rounded). */
-  send(method: string, path: string, body?: unknown): Promise<Answer>;
+  readonly send: (method: string, path: string, body?: unknown) => Promise<Answer>;
   /** A bulk of these lines: objects, or text where the exact digits matter. */
-  bulk(path: string, ...lines: (object | string)[]): Promise<Answer>;
+  readonly bulk: (path: string, ...lines: (object | string)[]) => Promise<Answer>;
   /** A name of its own for an index; the index is deleted when the file's tests are done. */
-  newName(): string;
+  readonly newName: () => string;
 }
 
 export interface Answer {

@@ -1,7 +1,7 @@
 import { analyzers } from "./analysis/cjk.ts";
 import { illegalArgument, invalidRequest, Refusal } from "./errors.ts";
 import type { Json, JsonObject, Reply } from "./json.ts";
-import type { Mapping } from "./mapping.ts";
+import { type Mapping, show } from "./mapping.ts";
 
 /** Between the values of an array: so many positions that no phrase reaches over. */
 const positionGap = 100;
@@ -16,22 +16,24 @@ export function analyze(mapping: Mapping | undefined, body: JsonObject): Reply {
     (item: Json | undefined) => item !== undefined && item !== null,
   );
   if (texts.length === 0) throw invalidRequest("text is missing");
-  const name = String(analyzer ?? mapping?.fields.get(String(field))?.analyzer ?? "default");
+  const name = show(analyzer ?? mapping?.fields.get(show(field ?? null))?.analyzer ?? "default");
   const split = analyzers.get(name);
   if (split === undefined) throw illegalArgument(`failed to find global analyzer [${name}]`);
   let offset = 0;
   let position = 0;
-  const tokens = texts.map(String).flatMap((one) => {
-    const found = split(one).map(({ token, start, end, type, position: at }) => ({
-      token,
-      start_offset: offset + start,
-      end_offset: offset + end,
-      type,
-      position: position + at,
-    }));
-    offset += one.length + 1;
-    position = (found.at(-1)?.position ?? position - 1) + 1 + positionGap;
-    return found;
-  });
+  const tokens = texts
+    .map((one) => show(one ?? ""))
+    .flatMap((one) => {
+      const found = split(one).map(({ token, start, end, type, position: at }) => ({
+        token,
+        start_offset: offset + start,
+        end_offset: offset + end,
+        type,
+        position: position + at,
+      }));
+      offset += one.length + 1;
+      position = (found.at(-1)?.position ?? position - 1) + 1 + positionGap;
+      return found;
+    });
   return { tokens };
 }

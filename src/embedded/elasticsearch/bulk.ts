@@ -1,6 +1,7 @@
 import { type Cause, illegalArgument, invalidRequest, malformedJson, Refusal, unsupported } from "./errors.ts";
 import { writeIndex } from "./indices.ts";
 import { isObject, type Json, parseJson, type Reply, stringify } from "./json.ts";
+import { show } from "./mapping.ts";
 import { blockOf } from "./settings.ts";
 import { countWords, type Index, type Store, saveIndex } from "./store.ts";
 import { type VersionType, type Write, write } from "./write.ts";
@@ -126,8 +127,8 @@ function parseHeader(line: string, number: number, defaults: BulkDefaults): Acti
   let versionType: VersionType = "internal";
   let { requireAlias } = defaults;
   for (const [key, value] of Object.entries(options)) {
-    if (key === "_index") index = String(value);
-    else if (key === "_id") id = value === null ? undefined : String(value);
+    if (key === "_index") index = show(value);
+    else if (key === "_id") id = value === null ? undefined : show(value);
     else if (key === "version") version = toVersion(value);
     else if (key === "version_type") versionType = toVersionType(value);
     else if (key === "require_alias") requireAlias = value === true || value === "true";
@@ -138,10 +139,10 @@ function parseHeader(line: string, number: number, defaults: BulkDefaults): Acti
 }
 
 /** Elasticsearch knows them, Wordloom has no use for them. */
-const knownOptions = new Set([
-  ...["routing", "if_seq_no", "if_primary_term", "pipeline", "dynamic_templates", "retry_on_conflict", "_source"],
-  ...["op_type", "list_executed_pipelines", "require_data_stream"],
-]);
+const knownOptions = new Set(
+  `routing if_seq_no if_primary_term pipeline dynamic_templates retry_on_conflict _source op_type
+  list_executed_pipelines require_data_stream`.split(/\s+/),
+);
 
 function checkAction({ op, index, id, version, versionType }: Action, faults: string[]): void {
   if (index === "") faults.push("index is missing");
@@ -173,7 +174,7 @@ function automaticId(op: Action["op"]): string {
 }
 
 function toVersion(value: Json): bigint {
-  const text = String(value);
+  const text = show(value);
   if (!/^-?\d+$/.test(text)) throw illegalArgument(`For input string: "${text}"`);
   const version = BigInt(text);
   if (version <= maxLong) return version;
@@ -185,7 +186,7 @@ function toVersion(value: Json): bigint {
 function toVersionType(value: Json): VersionType {
   if (value === "internal" || value === "external" || value === "external_gte") return value;
   if (value === "external_gt") return "external";
-  throw illegalArgument(`No version type match [${String(value)}]`);
+  throw illegalArgument(`No version type match [${show(value)}]`);
 }
 
 function tokenName(value: Json | undefined): string {

@@ -1,6 +1,7 @@
 import { illegalArgument, invalidRequest, Refusal } from "./errors.ts";
 import { resolveOne } from "./indices.ts";
 import { isObject, type Json, type JsonObject, type Reply } from "./json.ts";
+import { show } from "./mapping.ts";
 import { blockOf } from "./settings.ts";
 import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";
 import { type Index, type Store, statementsOf } from "./store.ts";
@@ -40,7 +41,7 @@ export function getDocuments(
       throw new Refusal(400, "parse_exception", `failed to parse multi get request. unknown field [${option}]`);
     if (typeof _index !== "string") throw invalidRequest(`index is missing for doc ${i}`);
     if (_id === undefined || _id === null) throw invalidRequest(`id is missing for doc ${i}`);
-    return { index: _index, id: String(_id), filter: _source === undefined ? filter : readSourceFilter(_source) };
+    return { index: _index, id: show(_id), filter: _source === undefined ? filter : readSourceFilter(_source) };
   });
   return {
     docs: wanted.map(({ index: name, id, filter }) => {

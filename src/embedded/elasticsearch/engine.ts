@@ -27,6 +27,7 @@ const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/elasticsea
  */
 export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
   const worker = new Worker(new URL(workerPath, import.meta.url).href);
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
   const say = (message: ToWorker) => worker.postMessage(message);
   try {
     const listening = replyOf(worker, "listening");
@@ -58,14 +59,17 @@ function replyOf<Kind extends FromWorker["kind"]>(
   kind: Kind,
 ): Promise<Extract<FromWorker, { kind: Kind }>> {
   return new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
+    const listen = ({ data }: MessageEvent<FromWorker>) => {
       if (isKind(data, kind)) resolve(data);
-      else if (data.kind === "failed") {
+      if (data.kind === "failed") {
         const failure = new Error(`the embedded search engine did not start: ${data.message}`);
         reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
       }
     };
-    worker.onerror = (event) => reject(new Error(`the embedded search engine broke: ${event.message}`));
+    worker.addEventListener("message", listen);
+    worker.addEventListener("error", ({ message }) =>
+      reject(new Error(`the embedded search engine broke: ${message}`)),
+    );
   });
 }
 

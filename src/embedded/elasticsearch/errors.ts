@@ -77,6 +77,7 @@ export const queryShardException = (index: { name: string; uuid: string }, reaso
     ...(causedBy ? { caused_by: causedBy } : {}),
   });
 
-function withoutCause({ caused_by: _, ...cause }: Cause): Reply {
-  return cause;
+function withoutCause(cause: Cause): Reply {
+  const { caused_by: _, ...rest } = cause;
+  return rest;
 }

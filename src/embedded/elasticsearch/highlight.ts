@@ -2,7 +2,7 @@ import { sentenceBreaks, wordBreaks } from "./analysis/breaks.ts";
 import { analyzers } from "./analysis/cjk.ts";
 import { parsingException, Refusal, unsupported } from "./errors.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
-import type { Mapping } from "./mapping.ts";
+import { type Mapping, show } from "./mapping.ts";
 import type { Wanted } from "./query.ts";
 
 export interface Highlight {
@@ -49,18 +49,17 @@ export function parseHighlight(body: Json): Highlight {
 }
 
 function parseOptions(body: JsonObject, base: Options, where: string): Options {
-  let options = base;
+  const options: { -readonly [Name in keyof Options]: Options[Name] } = { ...base };
   for (const [key, value] of Object.entries(body)) {
-    if (key === "pre_tags") options = { ...options, preTag: firstTag(value) };
-    else if (key === "post_tags") options = { ...options, postTag: firstTag(value) };
-    else if (key === "fragment_size") options = { ...options, fragmentSize: Number(value) };
-    else if (key === "number_of_fragments") options = { ...options, fragments: Number(value) };
-    else if (key === "max_analyzed_offset" && Number(value) > 0) options = { ...options, analyzed: Number(value) };
-    else if (key === "no_match_size") options = { ...options, noMatchSize: Number(value) };
-    else if (key === "order" && (value === "score" || value === "none"))
-      options = { ...options, byScore: value === "score" };
+    if (key === "pre_tags") options.preTag = firstTag(value);
+    else if (key === "post_tags") options.postTag = firstTag(value);
+    else if (key === "fragment_size") options.fragmentSize = Number(value);
+    else if (key === "number_of_fragments") options.fragments = Number(value);
+    else if (key === "max_analyzed_offset" && Number(value) > 0) options.analyzed = Number(value);
+    else if (key === "no_match_size") options.noMatchSize = Number(value);
+    else if (key === "order" && (value === "score" || value === "none")) options.byScore = value === "score";
     else if (key === "encoder" && where === "highlight" && (value === "html" || value === "default")) {
-      options = { ...options, html: value === "html" };
+      options.html = value === "html";
     } else if (key === "type" && value === "unified") continue;
     else if (key === "require_field_match" && value === true) continue;
     else if (foreignOptions.has(key)) throw unsupported(`the highlight option [${key}]`);
@@ -69,23 +68,15 @@ function parseOptions(body: JsonObject, base: Options, where: string): Options {
   return options;
 }
 
-const foreignOptions = new Set([
-  ...["boundary_chars", "boundary_max_scan", "boundary_scanner", "boundary_scanner_locale", "encoder", "force_source"],
-  ...[
-    "fragmenter",
-    "fragment_offset",
-    "highlight_query",
-    "matched_fields",
-    "max_analyzed_offset",
-    "order",
-    "phrase_limit",
-  ],
-  ...["require_field_match", "tags_schema", "type"],
-]);
+const foreignOptions = new Set(
+  `boundary_chars boundary_max_scan boundary_scanner boundary_scanner_locale encoder force_source
+  fragmenter fragment_offset highlight_query matched_fields max_analyzed_offset order phrase_limit
+  require_field_match tags_schema type`.split(/\s+/),
+);
 
 function firstTag(value: Json): string {
   if (Array.isArray(value) && value.length > 1) throw unsupported("more than one highlight tag");
-  return String(Array.isArray(value) ? value[0] : value);
+  return show(Array.isArray(value) ? (value[0] ?? "") : value);
 }
 
 /** The snippets of one document by field, or undefined when there is none. */
@@ -270,8 +261,7 @@ function encode(text: string, html: boolean): string {
 
 /** Java's trim: everything up to the space goes, no other kind of space does. */
 function trim(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the control characters are meant
-  return text.replace(/^[\u0000-\u0020]+|[\u0000-\u0020]+$/g, "");
+  return text.replace(/^[^!-\u{10ffff}]+|[^!-\u{10ffff}]+$/gu, "");
 }
 
 /** The last break before an offset; -1 when there is none. */

@@ -1,7 +1,7 @@
 import { illegalArgument, indexNotFound, Refusal, unsupported } from "./errors.ts";
 import { isObject, type Json, type JsonObject, type Reply } from "./json.ts";
 import { emptyMapping, mergeMapping, show, showMapping } from "./mapping.ts";
-import { blockOf, checkDynamic, checkSettings, flattenSettings, type Settings } from "./settings.ts";
+import { blockOf, checkDynamic, checkSettings, flattenSettings } from "./settings.ts";
 import { addField, dropIndex, forgetStatements, type Index, insertIndex, type Store, saveIndex } from "./store.ts";
 
 const acknowledged = { acknowledged: true };
@@ -453,5 +453,3 @@ function strings(value: Json | undefined): string[] {
   if (typeof value === "string") return [value];
   return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
 }
-
-export type { Settings };

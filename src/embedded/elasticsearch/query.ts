@@ -79,30 +79,12 @@ const clauses: Record<string, Clause> = {
 };
 
 /** Known to Elasticsearch, not to this engine. */
-const foreign = new Set([
-  ...["boosting", "combined_fields", "constant_score", "dis_max", "distance_feature", "function_score", "fuzzy"],
-  ...[
-    "geo_bounding_box",
-    "geo_distance",
-    "intervals",
-    "knn",
-    "match_bool_prefix",
-    "match_phrase",
-    "match_phrase_prefix",
-  ],
-  ...["more_like_this", "nested", "percolate", "pinned", "prefix", "query_string", "rank_feature", "regexp", "rule"],
-  ...[
-    "script",
-    "script_score",
-    "semantic",
-    "simple_query_string",
-    "span_near",
-    "span_term",
-    "terms_set",
-    "wildcard",
-    "wrapper",
-  ],
-]);
+const foreign = new Set(
+  `boosting combined_fields constant_score dis_max distance_feature function_score fuzzy
+  geo_bounding_box geo_distance intervals knn match_bool_prefix match_phrase match_phrase_prefix
+  more_like_this nested percolate pinned prefix query_string rank_feature regexp rule script
+  script_score semantic simple_query_string span_near span_term terms_set wildcard wrapper`.split(/\s+/),
+);
 
 /** Compiles one query object. Throws what Elasticsearch answers to a wrong one. */
 export function compile(to: Compilation, query: Json | undefined, boost: number, scoring: boolean): Compiled {

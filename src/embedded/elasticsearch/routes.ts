@@ -15,6 +15,7 @@ import {
   updateAliases,
 } from "./indices.ts";
 import { isObject, type Json, type JsonObject, parseJson, RawJson, type Reply } from "./json.ts";
+import { show } from "./mapping.ts";
 import { count, parseSearch, search } from "./search.ts";
 import { blockOf, parseTime } from "./settings.ts";
 import { checkPointId, type PointsInTime, type Snapshot } from "./snapshot.ts";
@@ -22,7 +23,7 @@ import { readSourceFilter, type SourceFilter } from "./source.ts";
 import type { Index, Store } from "./store.ts";
 
 /** The Elasticsearch version whose API this engine speaks. */
-export const version = "9.2.2";
+const version = "9.2.2";
 
 export interface Call {
   readonly store: Store;
@@ -234,7 +235,7 @@ function runSearch({ store, points, path, query, body }: Call): Answer {
   const { id, keep_alive } = isObject(pit) ? pit : {};
   if (typeof id !== "string") throw illegalArgument("point int time id is not provided");
   checkPointId(id);
-  const keepAliveMs = keep_alive === undefined ? undefined : parseTime("keep_alive", String(keep_alive));
+  const keepAliveMs = keep_alive === undefined ? undefined : parseTime("keep_alive", show(keep_alive));
   const snapshot = points.get(id, keepAliveMs);
   const block = blockOf(store.indices.get(snapshot.index.name) ?? snapshot.index, "read");
   if (block !== undefined) throw block;

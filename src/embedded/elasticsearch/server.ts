@@ -47,7 +47,7 @@ async function dispatch(store: Store, points: PointsInTime, request: Request): P
   const pathname = url.pathname.length > 1 ? url.pathname.replace(/\/$/, "") : url.pathname;
   const { route, path } = findRoute(request.method, pathname);
   const query = new Map(url.searchParams);
-  const [stranger] = [...query.keys()].filter((name) => !route.parameters.includes(name) && !everywhere.has(name));
+  const stranger = [...query.keys()].find((name) => !route.parameters.includes(name) && !everywhere.has(name));
   if (stranger !== undefined) {
     const reason = `request [${url.pathname}] contains unrecognized parameter: [${stranger}]`;
     throw new Refusal(400, "illegal_argument_exception", reason);

@@ -83,7 +83,7 @@ export function parseTime(name: string, value: string): number {
   );
 }
 
-export function isTrue(settings: Settings, name: string): boolean {
+function isTrue(settings: Settings, name: string): boolean {
   return settings.get(name) === "true";
 }
 

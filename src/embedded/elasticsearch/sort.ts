@@ -1,6 +1,6 @@
 import { illegalArgument, parsingException, queryShardException, shardFailure, unsupported } from "./errors.ts";
 import { isObject, type Json, RawJson, type Reply } from "./json.ts";
-import type { Field } from "./mapping.ts";
+import { type Field, show } from "./mapping.ts";
 import { bind, type Compilation } from "./query.ts";
 import type { Index } from "./store.ts";
 import { valueColumn } from "./store.ts";
@@ -60,7 +60,7 @@ function sortKey(name: string, options: { readonly [key: string]: Json }, index:
     throw parsingException(`[field_sort] unknown field [${other}]`);
   }
   if (order !== undefined && order !== "asc" && order !== "desc") {
-    throw illegalArgument(`No enum constant org.elasticsearch.search.sort.SortOrder.${String(order).toUpperCase()}`);
+    throw illegalArgument(`No enum constant org.elasticsearch.search.sort.SortOrder.${show(order).toUpperCase()}`);
   }
   if (name === "_score") return { ...byScore, descending: order !== "asc" };
   const descending = order === "desc";
@@ -87,7 +87,7 @@ function fieldKey(field: Field, descending: boolean, nullsFirst: boolean): SortK
   const scalar = `case typeof(${column}) when 'blob' then (select ${pick}(value) from json_each(cast(${column} as text))) else ${column} end`;
   const base = { name: field.name, descending, nullsFirst };
   if (field.type === "keyword") {
-    const read = (value: Json) => (value === null ? null : String(value));
+    const read = (value: Json) => (value === null ? null : show(value));
     return { ...base, expression: scalar, nullable: true, show: (value) => value, read };
   }
   const greatest = descending === nullsFirst;
@@ -170,7 +170,7 @@ function showReal(value: number, single: boolean): Reply {
 
 /** Whole numbers keep their ".0": that is how the engine shows a real number. */
 function decimal(value: number): RawJson {
-  return new RawJson(Number.isInteger(value) && Math.abs(value) < 1e21 ? `${value}.0` : String(value));
+  return new RawJson(Number.isInteger(value) && Math.abs(value) < 1e21 ? `${value}.0` : show(value));
 }
 
 function wholeNumber(value: Json, name: string): bigint {

@@ -1,4 +1,5 @@
 import { isObject, type Json, parseJson, RawJson, type Reply } from "./json.ts";
+import { show } from "./mapping.ts";
 
 /** Which part of `_source` is wanted: all, none, or by field name (`*` stands for any letters). */
 export type SourceFilter = boolean | { readonly includes: readonly RegExp[]; readonly excludes: readonly RegExp[] };
@@ -29,7 +30,7 @@ export function showSource(source: string, filter: SourceFilter): Reply {
 function patterns(value: Json | undefined): RegExp[] {
   const names = value === undefined || value === null ? [] : Array.isArray(value) ? value : [value];
   return names.map((name) => {
-    const parts = String(name)
+    const parts = show(name)
       .split("*")
       .map((part) => part.replace(/[\\^$.|?+()[\]{}]/g, "\\$&"));
     return new RegExp(`^${parts.join(".*")}$`);

@@ -190,7 +190,7 @@ export const valueColumn = (field: Field) => `v${field.ordinal}`;
 export const wordsColumn = (field: Field) => `w${field.ordinal}`;
 /** The same as Lucene keeps it for scoring: one byte, so rounded down above 40 words. */
 export const lengthColumn = (field: Field) => `l${field.ordinal}`;
-export const textTable = (index: Index, field: Field) => `text_${index.number}_${field.ordinal}`;
+const textTable = (index: Index, field: Field) => `text_${index.number}_${field.ordinal}`;
 export const termsTable = (index: Index, field: Field) => `terms_${index.number}_${field.ordinal}`;
 export const countsTable = (index: Index, field: Field) => `counts_${index.number}_${field.ordinal}`;
 

@@ -1,6 +1,6 @@
 import type { Cause } from "./errors.ts";
 import { isObject, type Json } from "./json.ts";
-import type { FieldType } from "./mapping.ts";
+import { type FieldType, show } from "./mapping.ts";
 
 /** What a column holds: long and date (epoch milliseconds) are bigints, booleans 0 or 1. */
 export type Value = string | number | bigint;
@@ -60,7 +60,10 @@ function toInteger(value: Json, name: string, [least, most]: readonly [bigint, b
   if (value === "") return undefined;
   const integer = integerOf(value);
   if (integer < least || integer > most) {
-    throw badToken(`Numeric value (${value}) out of range of ${name} (${least} - ${most})`, "input_coercion_exception");
+    throw badToken(
+      `Numeric value (${show(value)}) out of range of ${name} (${least} - ${most})`,
+      "input_coercion_exception",
+    );
   }
   return integer;
 }
@@ -95,7 +98,7 @@ function toDate(value: Json): bigint {
   if (typeof value === "bigint") return value;
   if (typeof value === "number" && Number.isFinite(value)) return BigInt(Math.trunc(value));
   if (value === "") throw new BadValue({ type: "illegal_argument_exception", reason: "cannot parse empty datetime" });
-  const text = String(value);
+  const text = show(value);
   if (/^-?\d{5,}$/.test(text)) return BigInt(text);
   const parts =
     /^(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?)?(Z|[+-]\d\d(?::?\d\d)?)?)?)?$/.exec(

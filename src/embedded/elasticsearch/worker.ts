@@ -10,14 +10,14 @@ declare const self: Worker;
 const forgetEveryMs = 60_000;
 let stop: (() => Promise<void>) | undefined;
 
-self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+self.addEventListener("message", async ({ data }: MessageEvent<ToWorker>) => {
   if (data.kind === "start") {
     start(data.dataDir, data.port);
   } else {
     await stop?.();
     tell({ kind: "stopped" });
   }
-};
+});
 
 function start(dataDir: string, port: number): void {
   try {
@@ -44,5 +44,6 @@ function start(dataDir: string, port: number): void {
 }
 
 function tell(message: FromWorker): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
   self.postMessage(message);
 }

@@ -113,7 +113,7 @@ function addWords(index: Index, field: string, documents: number, words: number)
 }
 
 /** Lucene's SmallFloat: lengths above 24 keep four significant bits, in one byte. */
-export function lossyLength(length: number): number {
+function lossyLength(length: number): number {
   const free = 24;
   if (length < free) return length;
   const rest = length - free;

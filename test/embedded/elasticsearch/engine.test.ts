@@ -9,7 +9,7 @@ const source = join(import.meta.dir, "../../../src/embedded/elasticsearch");
 const undo: (() => unknown)[] = [];
 
 afterEach(async () => {
-  for (const step of undo.splice(0).reverse()) await step();
+  for (const step of undo.splice(0).toReversed()) await step();
 });
 
 function newFolder(): string {
@@ -25,7 +25,7 @@ async function start(dataDir: string, port = 0): Promise<Engine> {
 }
 
 /** The engine in a process of its own, which can be killed. */
-async function spawnEngine(command: string[], dataDir: string): Promise<{ url: string; kill(): Promise<void> }> {
+async function spawnEngine(command: string[], dataDir: string): Promise<{ url: string; kill: () => Promise<void> }> {
   const child = Bun.spawn([...command, dataDir], { stdout: "pipe", stderr: "inherit", cwd: dataDir });
   const kill = async () => {
     child.kill("SIGKILL");
@@ -115,7 +115,7 @@ describe("the embedded engine's data", () => {
     );
     expect(late.items[0].index.status).toBe(409);
     const next = await send(url, "POST", "/a/_bulk", '{"index":{"_id":"x"}}\n{"v":1}\n');
-    expect(next.items[0].index._seq_no).toBe(3);
+    expect(next.items[0].index["_seq_no"]).toBe(3);
   });
 
   test("a deletion is forgotten when index.gc_deletes has passed", async () => {

@@ -48,7 +48,7 @@ export function analyzeCjk(text: string): Token[] {
 }
 
 /** Lucene's StandardAnalyzer: standard words in lower case, nothing left out. */
-export function analyzeStandard(text: string): Token[] {
+function analyzeStandard(text: string): Token[] {
   const tokens: Token[] = [];
   tokenize(text, (start, end, type) => {
     tokens.push({ token: toLowerCase(text.slice(start, end)), start, end, type, position: tokens.length });
@@ -72,8 +72,7 @@ const stopWords = new Set(
 );
 
 function normalize(term: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-  return /^[\u0000-\u007f]*$/.test(term) ? term.toLowerCase() : toLowerCase(foldWidth(term));
+  return /\P{ASCII}/u.test(term) ? toLowerCase(foldWidth(term)) : term.toLowerCase();
 }
 
 /** Java's Character.toLowerCase by code point: no word-final sigma, İ becomes i, and no letter newer than Unicode 16. */
