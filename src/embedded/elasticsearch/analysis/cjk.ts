@@ -72,11 +72,14 @@ const stopWords = new Set(
 );
 
 function normalize(term: string): string {
-  return /\P{ASCII}/u.test(term) ? toLowerCase(foldWidth(term)) : term.toLowerCase();
+  for (let i = 0; i < term.length; i++) if (term.charCodeAt(i) > 0x7f) return toLowerCase(foldWidth(term));
+  return term.toLowerCase();
 }
 
 /** Java's Character.toLowerCase by code point: no word-final sigma, İ becomes i, and no letter newer than Unicode 16. */
 function toLowerCase(term: string): string {
+  // Where the context-aware mapping finds nothing to do, neither does the plain one; so it is with nearly all of CJK.
+  if (term.toLowerCase() === term) return term;
   let lower = "";
   for (const char of term) {
     if (char === "İ") lower += "i";
@@ -94,6 +97,7 @@ const halfVoiced = new Set("ハヒフヘホ");
 
 /** Lucene's CJKWidthFilter: full-width ASCII becomes ASCII, half-width kana kana, with its voice mark joined to it. */
 function foldWidth(term: string): string {
+  if (!/[\uff01-\uff9f]/.test(term)) return term;
   const folded: string[] = [];
   for (let i = 0; i < term.length; i++) {
     const code = term.charCodeAt(i);
