@@ -1,3 +1,5 @@
+import { argv, exit, stderr } from "node:process";
+
 /** `bun run bench NAME`: one benchmark, its raw figures kept under test/bench/results. Each needs the machine for itself for some minutes. */
 const benches = {
   drain: () => import("./drain.ts"),
@@ -7,10 +9,9 @@ const benches = {
 };
 
 const isBench = (name: string): name is keyof typeof benches => name in benches;
-const name = process.argv[2] ?? "";
+const name = argv[2] ?? "";
 if (isBench(name)) await benches[name]();
 else {
-  process.stderr.write(`bench: name one of ${Object.keys(benches).join(", ")}\n`);
-  process.exit(2);
+  stderr.write(`bench: name one of ${Object.keys(benches).join(", ")}\n`);
+  exit(2);
 }
-export {};

@@ -182,11 +182,6 @@ export async function empty(db: Db): Promise<void> {
   await db.execute(sql`truncate search_outbox_events, chronicle_outbox_events, search_index`);
 }
 
-export async function live(db: Db): Promise<number> {
-  const [row] = await db.execute<{ n: string }>(sql`select count(*) as n from search_outbox_events_live`);
-  return Number(row?.n ?? 0);
-}
-
 /** Keeps the raw figures under test/bench/results and prints them. */
 export async function report(name: string, figures: Record<string, unknown>): Promise<void> {
   const result = { bench: name, at: new Date().toISOString(), machine: machine(), ...figures };
