@@ -1,6 +1,7 @@
 -- The queues between a write and its projections. An event is identity and version, never state.
 --
 -- id                     insertion order (not commit order); a bigint, so that no process's clock has a say in the order
+-- created_at             when it was appended, not when its transaction began: it rises with the id, so the oldest event is the one with the lowest id
 -- claim_batch_id         the fence: fresh for every claim, named by every settle
 -- attempts               real sends of this event, whatever became of them
 -- counted_attempts       failures that count towards OUTBOX_MAX_ATTEMPTS; an outage of the target does not
@@ -17,7 +18,7 @@ create table search_outbox_events (
   entity_id uuid not null,
   op varchar(20) not null check (op in ('upsert', 'delete')),
   event_version bigint not null default 0,
-  created_at timestamptz not null default current_timestamp,
+  created_at timestamptz not null default clock_timestamp(),
   status varchar(20) not null default 'pending',
   owner varchar(120),
   claim_batch_id uuid,
@@ -66,7 +67,7 @@ create table chronicle_outbox_events (
   entity_id uuid not null,
   op varchar(20) not null check (op in ('upsert', 'delete')),
   event_version bigint not null default 0,
-  created_at timestamptz not null default current_timestamp,
+  created_at timestamptz not null default clock_timestamp(),
   status varchar(20) not null default 'pending',
   owner varchar(120),
   claim_batch_id uuid,

@@ -16,7 +16,8 @@ export type Claim = (limit: number) => Promise<Lease | null>;
 /**
  * Where the fresh lane starts to look. Ids are handed out at insert and seen at commit, so a slow transaction's rows appear below ids that were claimed long ago;
  * yet scanning from the start every time meets every dead row that some other transaction pins (measured: 2.5 times slower). So the floor is the first id of the
- * last claim while there is a backlog, an older one once it is drained, and nothing at all now and then.
+ * last claim while there is a backlog, an older one once it is drained, and nothing at all now and then. What such a reset finds below pulls the floor down with it:
+ * a slow transaction may leave more rows than one claim takes.
  */
 type Floor = {
   readonly next: (now: number) => bigint;
@@ -45,7 +46,11 @@ function createFloor(): Floor {
     },
     claimed: (now, firstFresh, full) => {
       backlog = full;
-      if (firstFresh !== undefined && firstFresh > tight) tight = firstFresh;
+      if (firstFresh !== undefined) {
+        tight = firstFresh;
+        if (firstFresh < relaxed) relaxed = firstFresh;
+        if (firstFresh < upcoming) upcoming = firstFresh;
+      }
       if (now - turnedAt >= relaxedMs) {
         relaxed = upcoming;
         upcoming = tight;
@@ -89,28 +94,28 @@ function toEvent(row: string): ClaimedEvent & { readonly fresh: boolean } {
   };
 }
 
-/** The two lanes. The CTEs are materialized because an inlined LIMIT subquery may run more than once and lock more rows than asked for. */
+/** The two lanes, as the places of their rows. The CTEs are materialized because an inlined LIMIT subquery may run more than once and lock more rows than asked for. */
 function due(queue: Queue, limit: number, floor: bigint, retriesFirst: boolean, lock: boolean) {
   const live = sql.identifier(`${queue.table}_live`);
   const locking = lock ? sql`for update skip locked` : sql``;
   const retry = (rest: ReturnType<typeof sql>) => sql`
-    select id from ${live} where status = 'pending' and next_retry_at is not null and next_retry_at <= now() order by next_retry_at, id limit ${rest} ${locking}`;
+    select ctid from ${live} where status = 'pending' and next_retry_at is not null and next_retry_at <= now() order by next_retry_at, id limit ${rest} ${locking}`;
   const fresh = (rest: ReturnType<typeof sql>) => sql`
-    select id from ${live} where status = 'pending' and next_retry_at is null and id >= ${floor.toString()}::bigint order by id limit ${rest} ${locking}`;
+    select ctid from ${live} where status = 'pending' and next_retry_at is null and id >= ${floor.toString()}::bigint order by id limit ${rest} ${locking}`;
   const [first, second] = retriesFirst ? [retry, fresh] : [fresh, retry];
   return sql`first as materialized (${first(sql`${limit}::int`)}),
     second as materialized (${second(sql`${limit}::int - (select count(*) from first)`)}),
-    due as (select id from first union all select id from second)`;
+    due as (select ctid from first union all select ctid from second)`;
 }
 
 function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: string) {
-  // An array, not a join: the planner cannot know that `due` is small, and would read the whole table. RETURNING promises no order, and two events
-  // of one entity must keep theirs.
+  // By ctid: the rows are locked, and it needs no plan. A join is planned for how many rows there were once, and then reads the whole table. RETURNING promises no
+  // order, and two events of one entity must keep theirs.
   return sql`leased as (
       update ${sql.identifier(`${queue.table}_live`)} e
          set status = 'processing', owner = ${owner}, claim_batch_id = ${claimBatchId}::uuid, attempts = e.attempts + 1,
              lease_until = now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at = now(), updated_at = now()
-       where e.id = any(array(select id from due))
+       where e.ctid = any(array(select ctid from due))
       returning e.id, e.entity_type, e.entity_id, e.op, e.event_version, e.attempts, e.counted_attempts, e.traceparent, e.tracestate, e.created_at,
                 e.next_retry_at is null as fresh
     )
@@ -124,7 +129,10 @@ async function execute(db: Db, statement: ReturnType<typeof sql>): Promise<Retur
   return answer?.rows?.split(rowEnd).map(toEvent) ?? [];
 }
 
-/** The experiment of drill E: between choosing rows and taking them another worker may take them too. The fence keeps the result right. */
+/**
+ * The experiment of drill E: between choosing rows and taking them another worker may take them too. The fence keeps the result right.
+ * What failed in between stays failed: only an audited replay revives it.
+ */
 async function claimWithoutLock(
   db: Db,
   queue: Queue,
@@ -132,15 +140,18 @@ async function claimWithoutLock(
   claimBatchId: string,
   limit: number,
 ): Promise<ReturnType<typeof toEvent>[]> {
+  const live = sql.identifier(`${queue.table}_live`);
   const chosen = await db.execute<{ id: string }>(
-    sql`with ${due(queue, limit, 0n, true, false)} select id::text from due`,
+    sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live} e where e.ctid = any(array(select ctid from due))`,
   );
   await Bun.sleep(options.breakClaimMs ?? 0);
   if (chosen.length === 0) return [];
   const ids = `{${chosen.map((row) => row.id).join(",")}}`;
   return await execute(
     db,
-    sql`with due as (select unnest(${ids}::bigint[]) as id), ${lease(queue, options, claimBatchId)}`,
+    sql`with due as materialized (
+          select ctid from ${live} where id = any(${ids}::bigint[]) and status in ('pending', 'processing') order by id for update
+        ), ${lease(queue, options, claimBatchId)}`,
   );
 }
 
@@ -169,7 +180,7 @@ export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
 }
 
 /**
- * Extends a lease by `leaseMs` from now, but never past `maxProcessingMs` after the claim. Returns how many of its rows are still ours;
+ * Extends a lease by `leaseMs` from now, but never past `maxProcessingMs` after the claim: from then on reclaim takes it. Returns how many of its rows are still ours;
  * updates `lease.expiresAt` when all are.
  */
 export async function renew(
@@ -181,12 +192,13 @@ export async function renew(
 ): Promise<number> {
   const sentAt = performance.now();
   const ids = `{${lease.events.map((e) => e.id).join(",")}}`;
-  const rows = await db.execute(sql`
+  const rows = await db.execute<{ left_ms: number }>(sql`
     update ${sql.identifier(`${queue.table}_live`)}
-       set lease_until = now() + ${leaseMs}::float8 * interval '1 millisecond', updated_at = now()
-     where id = any(${ids}::bigint[]) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
+       set lease_until = least(now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at + ${maxProcessingMs}::float8 * interval '1 millisecond'),
+           updated_at = now()
+     where id = any(${ids}::bigint[]) and status not in ('pending', 'failed') and claim_batch_id = ${lease.claimBatchId}::uuid
        and processing_started_at > now() - ${maxProcessingMs}::float8 * interval '1 millisecond'
-    returning 1`);
-  if (rows.length === lease.events.length) lease.expiresAt = sentAt + leaseMs;
+    returning extract(epoch from lease_until - now())::float8 * 1000 as left_ms`);
+  if (rows.length === lease.events.length) lease.expiresAt = sentAt + Math.min(...rows.map((row) => row.left_ms));
   return rows.length;
 }

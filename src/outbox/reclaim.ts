@@ -39,25 +39,29 @@ export async function reclaim(
   maxProcessingMs: number,
   maxReclaims: number,
 ): Promise<Reclaimed[]> {
+  const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute<Row>(sql`
     with lapsed as materialized (
-      select id, owner, claim_batch_id, case when lease_until < now() then 'lease_expired' else 'max_processing_seconds' end as why
-        from ${sql.identifier(`${queue.table}_live`)}
+      select ctid, id, claim_batch_id from ${live}
        where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')
        order by lease_until
        limit ${atOnce}
          for update skip locked
+    ), taken as (
+      update ${live} e
+         set status = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'failed' else 'pending' end,
+             error_reason = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'lease_expired' else e.error_reason end,
+             error = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
+             next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then null else now() end,
+             reclaim_count = e.reclaim_count + 1, last_reclaimed_at = now(), last_reclaimed_by = ${by}, last_reclaimed_from = e.owner,
+             last_reclaimed_reason = case when e.lease_until < now() then 'lease_expired' else 'max_processing_seconds' end,
+             owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
+       where e.ctid = any(array(select ctid from lapsed))
+      returning e.*
     )
-    update ${sql.identifier(`${queue.table}_live`)} e
-       set status = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'failed' else 'pending' end,
-           error_reason = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'lease_expired' else e.error_reason end,
-           error = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
-           next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then null else now() end,
-           reclaim_count = e.reclaim_count + 1, last_reclaimed_at = now(), last_reclaimed_by = ${by}, last_reclaimed_from = l.owner, last_reclaimed_reason = l.why,
-           owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
-      from lapsed l
-     where e.id = l.id
-    returning e.id::text, e.op, l.owner as held_by, l.claim_batch_id as held_batch, e.last_reclaimed_reason, e.status, e.reclaim_count, e.traceparent, e.tracestate`);
+    select t.id::text, t.op, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
+      from taken t join lapsed l on l.id = t.id
+     order by t.id`);
   return rows.map((row) => ({
     id: BigInt(row.id),
     op: row.op,

@@ -15,7 +15,7 @@ export type ReplayRequest = {
 
 function chosen(queue: Queue, request: ReplayRequest) {
   return sql`
-    select id, error_reason, error, attempts from ${sql.identifier(`${queue.table}_live`)}
+    select ctid, id, error_reason, error, attempts from ${sql.identifier(`${queue.table}_live`)}
      where status = 'failed'
        ${request.entityType === undefined ? sql`` : sql`and entity_type = ${request.entityType}`}
        ${request.sinceHours === undefined ? sql`` : sql`and updated_at > now() - ${request.sinceHours}::float8 * interval '1 hour'`}
@@ -43,8 +43,7 @@ export async function replay(db: Db, queue: Queue, request: ReplayRequest): Prom
     update ${sql.identifier(`${queue.table}_live`)} e
        set status = 'pending', counted_attempts = 0, reclaim_count = 0, next_retry_at = now(), updated_at = now(),
            replay_count = e.replay_count + 1, last_replayed_at = now(), last_replayed_by = ${request.by}, last_replayed_reason = ${request.reason}
-      from chosen c
-     where e.id = c.id
+     where e.ctid = any(array(select ctid from chosen))
     returning e.id::text`);
   return rows.map((row) => BigInt(row.id));
 }

@@ -6,8 +6,10 @@ import type { Queue } from "./event.ts";
 export async function pruneDone(db: Db, queue: Queue, hours: number, step: number): Promise<number> {
   const done = sql.identifier(`${queue.table}_done`);
   const rows = await db.execute(sql`
-    delete from ${done} where id in (
-      select id from ${done} where processed_at < now() - ${hours}::float8 * interval '1 hour' order by processed_at limit ${step} for update skip locked)
+    with old as materialized (
+      select ctid from ${done} where processed_at < now() - ${hours}::float8 * interval '1 hour' order by processed_at limit ${step} for update skip locked
+    )
+    delete from ${done} d where d.ctid = any(array(select ctid from old))
     returning 1`);
   return rows.length;
 }
@@ -18,8 +20,10 @@ export async function pruneDone(db: Db, queue: Queue, hours: number, step: numbe
  */
 export async function oldestUnfinished(db: Db, queue: Queue): Promise<string | null> {
   const live = sql.identifier(`${queue.table}_live`);
-  const [row] = await db.execute<{ oldest: string | null }>(
-    sql`select min(created_at)::text as oldest from ${live} where status in ('pending', 'processing')`,
-  );
+  const [row] = await db.execute<{ oldest: string | null }>(sql`
+    select min(created_at)::text as oldest from (
+      (select created_at from ${live} where status = 'pending' and next_retry_at is null order by id limit 1)
+      union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
+      union all (select min(created_at) from ${live} where status = 'processing')) o`);
   return row?.oldest ?? null;
 }

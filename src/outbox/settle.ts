@@ -11,7 +11,6 @@ const kept = sql.raw(
 );
 
 type Kept = {
-  id: string;
   status: "pending" | "failed";
   reason: string | null;
   error: string | null;
@@ -20,8 +19,8 @@ type Kept = {
   counted: number;
 };
 
-function keptRow(id: bigint, outcome: Exclude<Outcome, { kind: "done" }>): Kept {
-  const base = { id: id.toString(), reason: null, error: null, delay_ms: 0, refund: 0, counted: 0 };
+function keptColumns(outcome: Exclude<Outcome, { kind: "done" }>): Kept {
+  const base = { reason: null, error: null, delay_ms: 0, refund: 0, counted: 0 };
   switch (outcome.kind) {
     case "release":
       return { ...base, status: "pending", refund: 1 };
@@ -58,37 +57,34 @@ export async function settle(
   lease: Lease,
   outcomes: ReadonlyMap<bigint, Outcome>,
 ): Promise<Set<bigint>> {
-  const done: { ids: bigint[]; results: string[]; refunds: number[] } = { ids: [], results: [], refunds: [] };
-  const others: Kept[] = [];
+  const done: Record<string, [result: string, refund: number]> = {};
+  const others: Record<string, Kept> = {};
   for (const [id, outcome] of outcomes) {
-    if (outcome.kind !== "done") {
-      others.push(keptRow(id, outcome));
-      continue;
-    }
-    done.ids.push(id);
-    done.results.push(outcome.result);
-    done.refunds.push(outcome.sent ? 0 : 1);
+    if (outcome.kind === "done") done[id.toString()] = [outcome.result, outcome.sent ? 0 : 1];
+    else others[id.toString()] = keptColumns(outcome);
   }
   const live = sql.identifier(`${queue.table}_live`);
-  const ids = `{${done.ids.join(",")}}`;
-  // The last two conditions of each half are the fence. An array, not a join: the planner cannot know how few rows it names.
+  const ids = (of: Record<string, unknown>) => sql`${`{${Object.keys(of).join(",")}}`}::bigint[]`;
+  // The last two conditions of each half are the fence; "not in" keeps the planner from the index of processing rows, where under a pinned xmin every lease of the
+  // last hours is still met. Rows are found by `id = any(…)` and their outcomes looked up by key: a join may have been planned when the table was empty, and
+  // read all that waits in it now.
   const rows = await db.execute<{ id: string }>(sql`
-    with finished as materialized (
-      select * from unnest(${ids}::bigint[], ${`{${done.results.join(",")}}`}::text[], ${`{${done.refunds.join(",")}}`}::int[]) as f(id, result, refund)
-    ), moved as (
-      delete from ${live} e
-       where e.id = any(${ids}::bigint[]) and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid
+    with moved as (
+      delete from ${live} e where e.id = any(${ids(done)}) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid
       returning e.*
     ), history as (
       insert into ${sql.identifier(`${queue.table}_done`)} (${kept}, attempts, status, result, processed_at, updated_at)
-      select ${kept}, attempts - f.refund, 'done', f.result, now(), now() from moved join finished f using (id)
+      select ${kept}, attempts - (k ->> 1)::int, 'done', k ->> 0, now(), now()
+        from (select ${JSON.stringify(done)}::jsonb as done) o, moved, lateral (select o.done -> moved.id::text) as x(k)
     ), kept as (
       update ${live} e
-         set status = k.status, error_reason = coalesce(k.reason, e.error_reason), error = coalesce(k.error, e.error), attempts = e.attempts - k.refund,
-             counted_attempts = e.counted_attempts + k.counted, owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null,
-             next_retry_at = case k.status when 'pending' then now() + k.delay_ms * interval '1 millisecond' end, updated_at = now()
-        from jsonb_to_recordset(${JSON.stringify(others)}::jsonb) as k(id bigint, status text, reason text, error text, delay_ms float8, refund int, counted int)
-       where e.id = k.id and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid
+         set (status, error_reason, error, attempts, counted_attempts, next_retry_at) = (
+               select k ->> 'status', coalesce(k ->> 'reason', e.error_reason), coalesce(k ->> 'error', e.error), e.attempts - (k ->> 'refund')::int,
+                      e.counted_attempts + (k ->> 'counted')::int, case k ->> 'status' when 'pending' then now() + (k ->> 'delay_ms')::float8 * interval '1 millisecond' end
+                 from (select o.others -> e.id::text) as x(k)),
+             owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
+        from (select ${JSON.stringify(others)}::jsonb as others) o
+       where e.id = any(${ids(others)}) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid
       returning e.id
     )
     select id::text from moved union all select id::text from kept`);
@@ -99,11 +95,12 @@ export async function settle(
 export async function hasten(db: Db, queue: Queue, reasons: readonly string[], limit?: number): Promise<number> {
   const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute(sql`
-    update ${live} set next_retry_at = now(), updated_at = now()
-     where id in (
-       select id from ${live}
-        where status = 'pending' and next_retry_at > now() and error_reason = any(${`{${reasons.join(",")}}`}::text[])
-        order by next_retry_at ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked)
+    with waiting as materialized (
+      select ctid from ${live}
+       where status = 'pending' and next_retry_at > now() and error_reason = any(${`{${reasons.join(",")}}`}::text[])
+       order by next_retry_at ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked
+    )
+    update ${live} e set next_retry_at = now(), updated_at = now() where e.ctid = any(array(select ctid from waiting))
     returning 1`);
   return rows.length;
 }

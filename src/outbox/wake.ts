@@ -19,22 +19,27 @@ export type WakeUps = {
 export function openWakeUps(database: Database): WakeUps {
   const subscribers = new Set<() => void>();
   let pending: ReturnType<typeof setTimeout> | undefined;
-  let sending: Promise<unknown> = Promise.resolve();
+  let sending: Promise<void> | undefined;
   let sentAt = Number.NEGATIVE_INFINITY;
   let unlisten: (() => Promise<void>) | undefined;
   const tell = () => {
     for (const heard of subscribers) heard();
   };
-  const send = () => {
+  // One at a time: while the database does not answer, announcements wait for their turn here and not in the pool.
+  const send = async () => {
+    await sending;
     pending = undefined;
     sentAt = performance.now();
-    sending = database.db.execute(sql`select pg_notify(${channel}, '')`).then(undefined, () => undefined);
+    sending = database.db.execute(sql`select pg_notify(${channel}, '')`).then(
+      () => undefined,
+      () => undefined,
+    );
   };
   return {
     announce: () => {
       tell();
       // The first goes out at once, the ones that follow within a few milliseconds together.
-      pending ??= setTimeout(send, Math.max(0, sentAt + coalesceMs - performance.now()));
+      pending ??= setTimeout(() => void send(), Math.max(0, sentAt + coalesceMs - performance.now()));
     },
     subscribe: (heard) => {
       subscribers.add(heard);
@@ -46,7 +51,7 @@ export function openWakeUps(database: Database): WakeUps {
     close: async () => {
       if (pending !== undefined) {
         clearTimeout(pending);
-        send();
+        await send();
       }
       await sending;
       await unlisten?.().catch(() => undefined);

@@ -25,17 +25,18 @@ export type WorkerOptions = {
 
 /** The worker's own part of the configuration, in milliseconds. */
 export function workerOptions(config: Config, workerId: string): WorkerOptions {
-  const leaseMs = config.OUTBOX_LEASE_SECONDS * 1000;
+  const maxProcessingMs =
+    config.OUTBOX_MAX_PROCESSING_SECONDS === undefined
+      ? Math.max(300_000, 10_000 * config.OUTBOX_LEASE_SECONDS)
+      : config.OUTBOX_MAX_PROCESSING_SECONDS * 1000;
   return {
     workerId,
     batchSize: config.OUTBOX_BULK_SIZE,
     concurrency: config.OUTBOX_CONCURRENCY,
     pollMs: config.OUTBOX_POLL_INTERVAL_MS ?? config.OUTBOX_POLL_INTERVAL_SECONDS * 1000,
-    leaseMs,
-    maxProcessingMs:
-      config.OUTBOX_MAX_PROCESSING_SECONDS === undefined
-        ? Math.max(300_000, 10 * leaseMs)
-        : config.OUTBOX_MAX_PROCESSING_SECONDS * 1000,
+    // What may be taken away at that age is not held beyond it.
+    leaseMs: Math.min(config.OUTBOX_LEASE_SECONDS * 1000, maxProcessingMs),
+    maxProcessingMs,
     graceMs: config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000,
     breakClaimMs: config.OUTBOX_EXPERIMENT_BREAK_CLAIM
       ? config.OUTBOX_EXPERIMENT_BREAK_CLAIM_SLEEP_SECONDS * 1000
