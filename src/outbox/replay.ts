@@ -25,7 +25,7 @@ function chosen(queue: Queue, request: ReplayRequest) {
 
 /** The failed events that such a replay would revive. */
 export async function replayable(db: Db, queue: Queue, request: ReplayRequest): Promise<bigint[]> {
-  const rows = await db.execute<{ id: string }>(sql`select id::text from (${chosen(queue, request)}) c`);
+  const rows = await db.execute<{ id: string }>(sql`select c.id::text from (${chosen(queue, request)}) c order by c.id`);
   return rows.map((row) => BigInt(row.id));
 }
 
@@ -39,11 +39,13 @@ export async function replay(db: Db, queue: Queue, request: ReplayRequest): Prom
     audit as (
       insert into outbox_replays (projection, replayed_by, reason, event_id, error_reason, error, attempts)
       select ${queue.projection}, ${request.by}, ${request.reason}, id, error_reason, error, attempts from chosen
+    ), revived as (
+      update ${sql.identifier(`${queue.table}_live`)} e
+         set status = 'pending', counted_attempts = 0, reclaim_count = 0, next_retry_at = now(), updated_at = now(),
+             replay_count = e.replay_count + 1, last_replayed_at = now(), last_replayed_by = ${request.by}, last_replayed_reason = ${request.reason}
+       where e.ctid = any(array(select ctid from chosen))
+      returning e.id
     )
-    update ${sql.identifier(`${queue.table}_live`)} e
-       set status = 'pending', counted_attempts = 0, reclaim_count = 0, next_retry_at = now(), updated_at = now(),
-           replay_count = e.replay_count + 1, last_replayed_at = now(), last_replayed_by = ${request.by}, last_replayed_reason = ${request.reason}
-     where e.ctid = any(array(select ctid from chosen))
-    returning e.id::text`);
+    select r.id::text from revived r order by r.id`);
   return rows.map((row) => BigInt(row.id));
 }

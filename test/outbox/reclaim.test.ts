@@ -1,0 +1,92 @@
+import { afterAll, beforeEach, expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
+import { openClaim } from "../../src/outbox/claim.ts";
+import { type Lease, queues } from "../../src/outbox/event.ts";
+import { reclaim } from "../../src/outbox/reclaim.ts";
+import { testDatabase } from "../support/postgres.ts";
+import { empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
+
+const database = await testDatabase();
+const { db, close } = database.open();
+afterAll(close);
+const queue = queues.search;
+beforeEach(() => empty(db, queue));
+
+const claim = async (owner: string, limit = 5000): Promise<Lease> => {
+  const lease = await openClaim(db, queue, { owner, leaseMs: 30_000 })(limit);
+  if (lease === null) throw new Error("nothing was claimed");
+  return lease;
+};
+
+test("a lease that holds is not touched", async () => {
+  await enqueue(db, queue, newEvents(2));
+  await claim("w1");
+  expect(await reclaim(db, queue, "sweep", 600_000, 10)).toEqual([]);
+});
+
+test("a row whose lease ran out goes back, and says who took it, from whom, when and why", async () => {
+  await enqueue(db, queue, newEvents(1, { op: "delete" }));
+  const lease = await claim("w1");
+  await expire(db, queue, lease);
+  const [id] = lease.events.map((e) => e.id);
+  expect(await reclaim(db, queue, "w2", 600_000, 10)).toEqual([
+    {
+      id: id ?? 0n,
+      op: "delete",
+      from: "w1",
+      claimBatchId: lease.claimBatchId,
+      why: "lease_expired",
+      status: "pending",
+      reclaimCount: 1,
+      traceparent: null,
+      tracestate: null,
+    },
+  ]);
+  expect((await rowsOf(db, queue)).get(id ?? 0n)).toMatchObject({
+    status: "pending",
+    attempts: 1,
+    owner: null,
+    claim_batch_id: null,
+    last_reclaimed_by: "w2",
+    last_reclaimed_from: "w1",
+    last_reclaimed_reason: "lease_expired",
+  });
+  const [at] = await db.execute<{ now: boolean }>(
+    sql`select last_reclaimed_at between now() - interval '1 minute' and now() as now from search_outbox_events`,
+  );
+  expect(at?.now).toBe(true);
+  // Due at once, through the lane of the retries.
+  expect((await claim("w3")).events[0]).toMatchObject({ id: id ?? 0n, attempts: 2 });
+});
+
+test("a row that is worked on for too long goes back though its lease holds", async () => {
+  await enqueue(db, queue, newEvents(1));
+  await claim("w1");
+  await db.execute(sql`update search_outbox_events_live set processing_started_at = now() - interval '601 seconds'`);
+  expect((await reclaim(db, queue, "w2", 600_000, 10)).map((r) => r.why)).toEqual(["max_processing_seconds"]);
+});
+
+test("a row that was lost as often as allowed is failed with a reason, and is not claimed again", async () => {
+  await enqueue(db, queue, newEvents(1));
+  for (let lost = 1; lost <= 3; lost += 1) {
+    await expire(db, queue, await claim("w1"));
+    expect((await reclaim(db, queue, "w2", 600_000, 3)).map((r) => [r.status, r.reclaimCount])).toEqual([
+      [lost < 3 ? "pending" : "failed", lost],
+    ]);
+  }
+  const [row] = (await rowsOf(db, queue)).values();
+  expect(row).toMatchObject({ status: "failed", error_reason: "lease_expired", error: "the lease ran out 3 times", attempts: 3, due_in_ms: null });
+  expect(await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10)).toBeNull();
+});
+
+test("at most a thousand rows go back at once, and two sweeps at the same time share them", async () => {
+  await enqueue(db, queue, newEvents(2500));
+  await expire(db, queue, await claim("w1"));
+  const both = await Promise.all([reclaim(db, queue, "a", 600_000, 10), reclaim(db, queue, "b", 600_000, 10)]);
+  const rest = await reclaim(db, queue, "c", 600_000, 10);
+  for (const part of [...both, rest]) expect(part.length).toBeLessThanOrEqual(1000);
+  const more = await reclaim(db, queue, "d", 600_000, 10);
+  const ids = [...both.flat(), ...rest, ...more].map((r) => r.id);
+  expect(ids.length).toBe(2500);
+  expect(new Set(ids).size).toBe(2500);
+});
