@@ -25,7 +25,9 @@ function chosen(queue: Queue, request: ReplayRequest) {
 
 /** The failed events that such a replay would revive. */
 export async function replayable(db: Db, queue: Queue, request: ReplayRequest): Promise<bigint[]> {
-  const rows = await db.execute<{ id: string }>(sql`select c.id::text from (${chosen(queue, request)}) c order by c.id`);
+  const rows = await db.execute<{ id: string }>(
+    sql`select c.id::text from (${chosen(queue, request)}) c order by c.id`,
+  );
   return rows.map((row) => BigInt(row.id));
 }
 

@@ -63,14 +63,24 @@ test("the backlog is what a naive count over all rows says, and neither failed n
 
 test("history is pruned by age in steps, the oldest first, and nothing live goes with it", async () => {
   await empty(db, queue);
-  const aged = (status: string, hours: number): Row => ({ status, waits: false, leaseSeconds: 60, workedSeconds: 0, ageSeconds: hours * 3600 });
+  const aged = (status: string, hours: number): Row => ({
+    status,
+    waits: false,
+    leaseSeconds: 60,
+    workedSeconds: 0,
+    ageSeconds: hours * 3600,
+  });
   await insert([
     ...Array.from({ length: 25 }, (_, i) => aged("done", 200 + i)),
     ...Array.from({ length: 5 }, () => aged("done", 100)),
     ...["pending", "processing", "failed"].map((status) => aged(status, 1000)),
   ]);
   const oldest = async () =>
-    (await db.execute<{ h: number }>(sql`select round(extract(epoch from now() - min(processed_at)) / 3600)::int as h from search_outbox_events`))[0]?.h;
+    (
+      await db.execute<{ h: number }>(
+        sql`select round(extract(epoch from now() - min(processed_at)) / 3600)::int as h from search_outbox_events`,
+      )
+    )[0]?.h;
   expect(await pruneDone(db, queue, 168, 10)).toBe(10);
   expect(await oldest()).toBe(214);
   expect(await pruneDone(db, queue, 168, 10)).toBe(10);

@@ -15,9 +15,9 @@ beforeEach(() => empty(db, queue));
 const options = { owner: "w1", leaseMs: 30_000 };
 const idsOf = (lease: Lease | null) => lease?.events.map((e) => e.id) ?? [];
 const allIds = async () =>
-  (await db.execute<{ id: string }>(sql`select id::text from search_outbox_events order by search_outbox_events.id`)).map((r) =>
-    BigInt(r.id),
-  );
+  (
+    await db.execute<{ id: string }>(sql`select id::text from search_outbox_events order by search_outbox_events.id`)
+  ).map((r) => BigInt(r.id));
 
 test("the lanes take turns in going first, and the other one fills up what is left", async () => {
   await enqueue(db, queue, newEvents(20));
@@ -109,7 +109,12 @@ test("a claim whose atomicity is broken takes what others hold, but never revive
   await chosen.promise;
   const lease = await openClaim(db, queue, { ...options, owner: "atomic" })(10);
   if (lease === null) throw new Error("nothing was claimed");
-  await settle(db, queue, lease, new Map([[failed ?? 0n, { kind: "fail", reason: "es_4xx", error: "bad", sent: true }]]));
+  await settle(
+    db,
+    queue,
+    lease,
+    new Map([[failed ?? 0n, { kind: "fail", reason: "es_4xx", error: "bad", sent: true }]]),
+  );
   go.resolve();
   expect(idsOf(await broken)).toEqual(idsOf(lease).slice(1));
   expect((await settle(db, queue, lease, all(lease, applied))).size).toBe(0);

@@ -60,7 +60,9 @@ test("the queries of the operator documents run as written on the partitioned ta
     ]),
   );
   const run = async (text: string) => Array.from(await db.execute(sql.raw(text)), (row) => ({ ...row }));
-  expect((await run(statements.states)).toSorted((x, y) => String(x["status"]).localeCompare(String(y["status"])))).toEqual([
+  expect(
+    (await run(statements.states)).toSorted((x, y) => String(x["status"]).localeCompare(String(y["status"]))),
+  ).toEqual([
     { status: "done", n: "2" },
     { status: "failed", n: "1" },
     { status: "pending", n: "2" },

@@ -24,7 +24,10 @@ async function statements(): Promise<Map<string, string>> {
   const events = Array.from({ length: 100 }, (_, i) => ({ id: BigInt(500 + i) }));
   const lease = { claimBatchId: batchId, owner: "w", events, expiresAt: 0 } as unknown as Lease;
   const outcomes = new Map<bigint, Outcome>(
-    events.map(({ id }, i) => [id, i % 2 === 0 ? { kind: "done", result: "applied", sent: true } : { kind: "release" }]),
+    events.map(({ id }, i) => [
+      id,
+      i % 2 === 0 ? { kind: "done", result: "applied", sent: true } : { kind: "release" },
+    ]),
   );
   const claim = openClaim(spied, queue, { owner: "w", leaseMs: 30_000 });
   await claim(100);
@@ -68,10 +71,12 @@ const prepare = async () => {
     await db.execute(sql.raw(`prepare ${name} as ${query}`));
     // After five executions Postgres may settle on one plan for all parameters.
     for (let i = 0; i < 8; i += 1)
-      await db.transaction(async (tx) => {
-        await tx.execute(sql.raw(`execute ${name}(${values})`));
-        tx.rollback();
-      }).catch(() => undefined);
+      await db
+        .transaction(async (tx) => {
+          await tx.execute(sql.raw(`execute ${name}(${values})`));
+          tx.rollback();
+        })
+        .catch(() => undefined);
   }
 };
 const expectIndexes = async () => {
@@ -80,17 +85,22 @@ const expectIndexes = async () => {
       sql.raw(`explain (format json) execute ${name}(${text.split("\n--\n")[1]})`),
     );
     const plan = row?.["QUERY PLAN"][0]?.Plan;
-    expect([name, ...(plan === undefined ? [] : scansOf(plan)).toSorted()]).toEqual([name, ...(byIndex[name] ?? []).toSorted()]);
+    expect([name, ...(plan === undefined ? [] : scansOf(plan)).toSorted()]).toEqual([
+      name,
+      ...(byIndex[name] ?? []).toSorted(),
+    ]);
   }
 };
 
 /** Nine in ten fresh, one in ten a retry; one batch under lease. */
 const fill = (rows: number) =>
-  db.execute(sql.raw(`
+  db.execute(
+    sql.raw(`
     insert into search_outbox_events (entity_type, entity_id, op, event_version, status, claim_batch_id, lease_until, processing_started_at, next_retry_at, error_reason)
     select 'block', gen_random_uuid(), 'upsert', n, case when n between 500 and 599 then 'processing' else 'pending' end, case when n between 500 and 599 then '${batchId}'::uuid end,
            case when n between 500 and 599 then now() + interval '1 hour' end, case when n between 500 and 599 then now() end, case when n % 10 = 0 then now() + interval '1 hour' end, 'es_connect'
-      from generate_series(1, ${rows}) n`));
+      from generate_series(1, ${rows}) n`),
+  );
 
 describe.each([0, 1000, 200_000])("with %d rows", (rows) => {
   beforeAll(async () => {

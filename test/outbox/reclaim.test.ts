@@ -75,7 +75,13 @@ test("a row that was lost as often as allowed is failed with a reason, and is no
     ]);
   }
   const [row] = (await rowsOf(db, queue)).values();
-  expect(row).toMatchObject({ status: "failed", error_reason: "lease_expired", error: "the lease ran out 3 times", attempts: 3, due_in_ms: null });
+  expect(row).toMatchObject({
+    status: "failed",
+    error_reason: "lease_expired",
+    error: "the lease ran out 3 times",
+    attempts: 3,
+    due_in_ms: null,
+  });
   expect(await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10)).toBeNull();
 });
 

@@ -2,7 +2,7 @@ import { afterAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { type NewEvent, queues } from "../../src/outbox/event.ts";
-import { replay, replayable, type ReplayRequest } from "../../src/outbox/replay.ts";
+import { type ReplayRequest, replay, replayable } from "../../src/outbox/replay.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
@@ -20,14 +20,27 @@ async function failed(events: readonly NewEvent[]): Promise<bigint[]> {
   await enqueue(db, queue, events);
   const lease = await openClaim(db, queue, { owner: "w1", leaseMs: 30_000 })(events.length);
   if (lease === null) throw new Error("nothing was claimed");
-  await settle(db, queue, lease, all(lease, { kind: "retry", reason: "es_unknown", error: "?", delayMs: 0, counted: true, sent: true }));
+  await settle(
+    db,
+    queue,
+    lease,
+    all(lease, { kind: "retry", reason: "es_unknown", error: "?", delayMs: 0, counted: true, sent: true }),
+  );
   const again = await openClaim(db, queue, { owner: "w1", leaseMs: 30_000 })(events.length);
   if (again === null) throw new Error("nothing was claimed");
   await settle(db, queue, again, all(again, { kind: "fail", reason: "es_4xx", error: "no such field", sent: true }));
   return again.events.map((e) => e.id);
 }
 const audit = () =>
-  db.execute<{ event_id: string; replayed_by: string; reason: string; error_reason: string; error: string; attempts: number; projection: string }>(
+  db.execute<{
+    event_id: string;
+    replayed_by: string;
+    reason: string;
+    error_reason: string;
+    error: string;
+    attempts: number;
+    projection: string;
+  }>(
     sql`select event_id::text, replayed_by, reason, error_reason, error, attempts, projection from outbox_replays order by outbox_replays.event_id`,
   );
 
@@ -65,7 +78,9 @@ test("a replay puts failed events back, with an audit row each in the same state
       projection: queue.projection,
     })),
   );
-  expect((await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10))?.events.map((e) => e.attempts)).toEqual([3, 3, 3]);
+  expect((await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10))?.events.map((e) => e.attempts)).toEqual([
+    3, 3, 3,
+  ]);
 });
 
 test("a failed event is never claimed, reclaimed or settled back to life: only a replay revives it", async () => {
@@ -80,13 +95,20 @@ test("a failed event is never claimed, reclaimed or settled back to life: only a
 test("a replay that cannot write its audit rows revives nothing", async () => {
   await failed(newEvents(2));
   const refused = replay(db, queue, { ...asked, by: "x".repeat(200) });
-  expect(await refused.then(() => "replayed", () => "refused")).toBe("refused");
+  expect(
+    await refused.then(
+      () => "replayed",
+      () => "refused",
+    ),
+  ).toBe("refused");
   expect(Array.from((await rowsOf(db, queue)).values(), (r) => r.status)).toEqual(["failed", "failed"]);
 });
 
 test("the limit holds, the oldest go first, and the dry list is what is replayed", async () => {
   const ids = await failed([...newEvents(4), ...newEvents(4, { entityType: "book" })]);
-  await db.execute(sql`update search_outbox_events_live set updated_at = now() - interval '3 hours' where id <= ${String(ids[1])}::bigint`);
+  await db.execute(
+    sql`update search_outbox_events_live set updated_at = now() - interval '3 hours' where id <= ${String(ids[1])}::bigint`,
+  );
   const requests: [ReplayRequest, bigint[]][] = [
     [{ ...asked, entityType: "book", limit: 2 }, ids.slice(4, 6)],
     [{ ...asked, sinceHours: 1, limit: 3 }, [...ids.slice(2, 4), ...ids.slice(6, 7)]],

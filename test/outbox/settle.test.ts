@@ -128,7 +128,8 @@ test.each(endings)("a worker that lost its lease touches nothing: %s", async (_,
 
   await settle(db, queue, heir, all(heir, applied));
   expect(await settle(db, queue, zombie, all(zombie, outcome))).toEqual(new Set());
-  for (const row of (await rowsById()).values()) expect(row).toMatchObject({ status: "done", owner: "w2", attempts: 2 });
+  for (const row of (await rowsById()).values())
+    expect(row).toMatchObject({ status: "done", owner: "w2", attempts: 2 });
 });
 
 test("of a batch that was lost in part the rest is settled, and the lost ids are missing from the answer", async () => {
@@ -160,7 +161,12 @@ test("a lease that was renewed after it ran out, before anybody took it, still s
 
 test("an event that is released again and again counts only what was sent", async () => {
   await enqueue(db, queue, newEvents(1));
-  for (const outcome of [{ kind: "release" } as const, retry({ delayMs: 0 }), { kind: "release" } as const, retry({ delayMs: 0, sent: false })]) {
+  for (const outcome of [
+    { kind: "release" } as const,
+    retry({ delayMs: 0 }),
+    { kind: "release" } as const,
+    retry({ delayMs: 0, sent: false }),
+  ]) {
     const lease = await claim("w1");
     await settle(db, queue, lease, all(lease, outcome));
   }

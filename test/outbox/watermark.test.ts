@@ -1,5 +1,5 @@
 import { afterAll, afterEach, expect, jest, spyOn, test } from "bun:test";
-import { sql } from "drizzle-orm";
+import type { sql } from "drizzle-orm";
 import fc from "fast-check";
 import type { Tx } from "../../src/db/client.ts";
 import { append } from "../../src/outbox/append.ts";

@@ -33,7 +33,7 @@ export async function rowsOf(db: Db, queue: Queue): Promise<Map<bigint, QueueRow
     select id::text, status, entity_id, owner, claim_batch_id, attempts, counted_attempts, result, error_reason, error, reclaim_count, last_reclaimed_by, last_reclaimed_from,
            last_reclaimed_reason, replay_count, last_replayed_by, last_replayed_reason, coalesce(lease_until > now(), false) as leased,
            extract(epoch from next_retry_at - now())::float8 * 1000 as due_in_ms
-      from ${sql.identifier(queue.table)}`);
+      from ${sql.identifier(queue.table)} q order by q.id`);
   return new Map(rows.map((row) => [BigInt(row.id), row]));
 }
 
