@@ -319,7 +319,9 @@ test(
       ),
       { numRuns: runs },
     );
-    console.info(`${compared} rows compared with the model; steps: ${JSON.stringify(Object.fromEntries(happened))}`);
+    process.stderr.write(
+      `${compared} rows compared with the model; steps: ${JSON.stringify(Object.fromEntries(happened))}` + "\n",
+    );
     // A story in which nothing happens proves nothing.
     for (const name of [
       "write",

@@ -19,7 +19,12 @@ const batchId = "5e1a4a10-0c5c-4a05-bb4e-0db2ea8bb0ad";
 async function statements(): Promise<Map<string, string>> {
   const seen: SQL[] = [];
   const spied: typeof db = Object.create(db, {
-    execute: { value: (query: SQL) => (seen.push(query), Promise.resolve([])) },
+    execute: {
+      value: (query: SQL) => {
+        seen.push(query);
+        return Promise.resolve([]);
+      },
+    },
   });
   const events = Array.from({ length: 100 }, (_, i) => ({ id: BigInt(500 + i) }));
   const lease = { claimBatchId: batchId, owner: "w", events, expiresAt: 0 } as unknown as Lease;

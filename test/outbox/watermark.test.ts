@@ -20,7 +20,11 @@ const resetMs = 3000;
 function clock(): { advance: (ms: number) => void } {
   let now = 1_000_000;
   spyOn(performance, "now").mockImplementation(() => now);
-  return { advance: (ms) => void (now += ms) };
+  return {
+    advance: (ms) => {
+      now += ms;
+    },
+  };
 }
 
 /** A producer whose transaction stays open until it is told how to end. */
@@ -144,5 +148,5 @@ test("of 200 random interleavings of slow and fast producers none loses an event
   );
   // Otherwise nothing was tried: some events must have waited below the floor.
   expect(late).toBeGreaterThan(0);
-  console.info(`${events} events, ${late} of them found by a reset`);
+  process.stderr.write(`${events} events, ${late} of them found by a reset\n`);
 }, 60_000);
