@@ -1,4 +1,4 @@
-import { createConnection, isIP, Socket } from "node:net";
+import { createConnection, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { DatabaseAddress } from "./address.ts";
 
@@ -155,7 +155,8 @@ async function secure(socket: Socket, address: DatabaseAddress, timeoutMs: numbe
   return tls;
 }
 
-async function connect(address: DatabaseAddress, connectMs: number): Promise<Socket> {
+/** Opens a connected, watched socket for postgres.js. `deadlineMs` bounds every answer, `connectMs` the connection itself. */
+export async function openSocket(address: DatabaseAddress, connectMs: number, deadlineMs: number): Promise<Socket> {
   // Probes after 10 s of silence: a subscription owes us nothing, so only they notice that its peer is gone.
   const alive = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 10_000 };
   const plain =
@@ -163,21 +164,8 @@ async function connect(address: DatabaseAddress, connectMs: number): Promise<Soc
       ? createConnection({ host: address.host, port: address.port, ...alive })
       : createConnection({ path: address.socketPath });
   await until(plain, "connect", connectMs);
-  return address.tls === "off" || address.socketPath !== undefined ? plain : await secure(plain, address, connectMs);
-}
-
-/**
- * Opens a connected, watched socket for postgres.js. `deadlineMs` bounds every answer, `connectMs` the connection itself. Never rejects: postgres.js loses a connection
- * of its pool for good when its socket cannot be made, but not when the socket fails afterwards; so that is how a failure is told.
- */
-export async function openSocket(address: DatabaseAddress, connectMs: number, deadlineMs: number): Promise<Socket> {
-  try {
-    const socket = await connect(address, connectMs);
-    watch(socket, deadlineMs);
-    return socket;
-  } catch (error) {
-    const failed = new Socket();
-    setImmediate(() => failed.destroy(error instanceof Error ? error : new Error("no socket", { cause: error })));
-    return failed;
-  }
+  const socket =
+    address.tls === "off" || address.socketPath !== undefined ? plain : await secure(plain, address, connectMs);
+  watch(socket, deadlineMs);
+  return socket;
 }

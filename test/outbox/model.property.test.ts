@@ -320,7 +320,7 @@ test(
       { numRuns: runs },
     );
     process.stderr.write(
-      `${compared} rows compared with the model; steps: ${JSON.stringify(Object.fromEntries(happened))}` + "\n",
+      `${compared} rows compared with the model; steps: ${JSON.stringify(Object.fromEntries(happened))}\n`,
     );
     // A story in which nothing happens proves nothing.
     for (const name of [

@@ -60,7 +60,7 @@ export class World {
   async write(entity: string, op: Op, commit: boolean): Promise<void> {
     const version = (this.entities.get(entity)?.version ?? 0n) + 1n;
     const work = this.db.transaction(async (tx) => {
-      await append(tx, queue, [{ entityType: "tag", entityId: entity, op, eventVersion: version }], {
+      await append(tx, [{ queue, events: [{ entityType: "tag", entityId: entity, op, eventVersion: version }] }], {
         traceparent: null,
         tracestate: null,
       });

@@ -34,7 +34,7 @@ function slowProducer(count: number) {
   const events = newEvents(count);
   const ended = db
     .transaction(async (tx: Tx) => {
-      await append(tx, queue, events, { traceparent: null, tracestate: null });
+      await append(tx, [{ queue, events }], { traceparent: null, tracestate: null });
       inserted.resolve();
       if ((await end.promise) === "rollback") throw new Error("rolled back");
     })

@@ -48,7 +48,7 @@ export const newEvents = (count: number, over: Partial<NewEvent> = {}): NewEvent
 
 /** Appends events in a transaction of their own. */
 export function enqueue(db: Db, queue: Queue, events: readonly NewEvent[]): Promise<void> {
-  return db.transaction((tx) => append(tx, queue, events, { traceparent: null, tracestate: null }));
+  return db.transaction((tx) => append(tx, [{ queue, events }], { traceparent: null, tracestate: null }));
 }
 
 /** Takes every row out, of the history and the replays too. */
