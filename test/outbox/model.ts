@@ -23,7 +23,7 @@ type ModelRow = {
 };
 
 /** A target that behaves as Elasticsearch does with external versions: the highest stays, a delete leaves its version behind. */
-export class Target {
+class Target {
   readonly documents = new Map<string, { version: bigint; deleted: boolean }>();
   write(entity: string, version: bigint, op: Op): "applied" | "superseded" {
     const stored = this.documents.get(entity);
@@ -66,7 +66,10 @@ export class World {
       });
       if (!commit) tx.rollback();
     });
-    if (!commit) return void (await work.catch(() => undefined));
+    if (!commit) {
+      await work.catch(() => undefined);
+      return;
+    }
     await work;
     this.entities.set(entity, { version, deleted: op === "delete" });
     this.inserted += 1;

@@ -78,7 +78,7 @@ test.each(endings)("%s is written to the row", async (_, outcome, expected) => {
   expect(await settle(db, queue, lease, new Map([[mine?.id ?? 0n, outcome]]))).toEqual(new Set([mine?.id ?? 0n]));
   const rows = await rowsById();
   expect(rows.get(mine?.id ?? 0n)).toMatchObject(expected);
-  expect(rows.get(mine?.id ?? 0n)?.leased).toBe(outcome.kind === "done" && false);
+  expect(rows.get(mine?.id ?? 0n)?.leased).toBe(false);
   expect(rows.get(other?.id ?? 0n)).toMatchObject({ status: "processing", claim_batch_id: lease.claimBatchId });
   const delay = rows.get(mine?.id ?? 0n)?.due_in_ms;
   if (outcome.kind === "retry") expect(delay).toBeGreaterThan(30_000);
@@ -115,9 +115,9 @@ test.each(endings)("a worker that lost its lease touches nothing: %s", async (_,
   await reclaim(db, queue, "sweep", 600_000, 10);
   const before = await rowsById();
   expect(await settle(db, queue, zombie, all(zombie, outcome))).toEqual(new Set());
-  expect(Array.from((await rowsById()).values(), ({ due_in_ms: _, ...r }) => r)).toEqual(
-    Array.from(before.values(), ({ due_in_ms: _, ...r }) => r),
-  );
+  const still = (rows: Awaited<ReturnType<typeof rowsById>>) =>
+    Array.from(rows.values(), (r) => ({ ...r, due_in_ms: null }));
+  expect(still(await rowsById())).toEqual(still(before));
 
   const heir = await claim("w2");
   expect(heir.events.map((e) => e.id)).toEqual(zombie.events.map((e) => e.id));
@@ -206,6 +206,6 @@ test("what waits for a reason that is over becomes due, the next ones first and 
   expect(await hasten(db, queue, ["es_connect"], 1)).toBe(1);
   expect(await dueIds()).toEqual(ids.slice(3, 4));
   expect(await hasten(db, queue, ["es_connect", "es_429"])).toBe(3);
-  expect((await dueIds()).toSorted()).toEqual(ids.slice(0, 4));
+  expect(new Set(await dueIds())).toEqual(new Set(ids.slice(0, 4)));
   expect(await hasten(db, queue, ["es_connect"])).toBe(0);
 });
