@@ -1,10 +1,11 @@
 import {
   type Context,
   context,
-  createTraceState,
   isSpanContextValid,
   ROOT_CONTEXT,
   type SpanContext,
+  TraceFlags,
+  type TraceState,
   trace,
 } from "@opentelemetry/api";
 import { parseTraceParent } from "@opentelemetry/core";
@@ -14,22 +15,71 @@ export type TraceHeaders = { readonly traceparent: string | null; readonly trace
 
 const none: TraceHeaders = { traceparent: null, tracestate: null };
 
-/** tracestate travels on only as far as these (W3C Trace Context, 3.3.1). */
-const maxTraceState = 512;
+/** Level 2 adds this flag to `sampled`; the other bits are nobody's yet and go out as 0. */
+const randomTraceId = 0b10;
+const knownFlags = TraceFlags.SAMPLED | randomTraceId;
 
 function format(span: SpanContext): TraceHeaders {
   const state = span.traceState?.serialize() ?? "";
   return {
-    traceparent: `00-${span.traceId}-${span.spanId}-${(span.traceFlags & 1).toString(16).padStart(2, "0")}`,
-    tracestate: state === "" || state.length > maxTraceState ? null : state,
+    traceparent: `00-${span.traceId}-${span.spanId}-${(span.traceFlags & knownFlags).toString(16).padStart(2, "0")}`,
+    tracestate: state === "" ? null : state,
   };
 }
 
 /** Reads the two headers by the W3C rules; what does not keep them is as if it had not been sent. */
 export function parseHeaders(traceparent: string | null, tracestate: string | null): SpanContext | undefined {
-  const parsed = traceparent === null ? null : parseTraceParent(traceparent.trim());
+  const parsed = traceparent === null ? null : parseTraceParent(trimSpace(traceparent));
   if (parsed === null || !isSpanContextValid(parsed)) return undefined;
-  return { ...parsed, isRemote: true, ...(tracestate === null ? {} : { traceState: createTraceState(tracestate) }) };
+  const members = tracestate === null ? undefined : parseTraceState(tracestate);
+  return { ...parsed, isRemote: true, ...(members === undefined ? {} : { traceState: traceStateOf(members) }) };
+}
+
+const trimSpace = (text: string) => text.replace(/^[ \t]+|[ \t]+$/g, "");
+
+type Members = ReadonlyMap<string, string>;
+
+/** Key and value of a list member (W3C Trace Context level 2, 3.3.1.3). The SDK's own parser knows level 1 only, and keeps half of a list that is wrong. */
+const member = /^([a-z0-9][a-z0-9_\-*/@]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])$/;
+const maxMembers = 32;
+
+/** Undefined for a list that breaks the rules: it goes as a whole. Of a key that comes twice the first counts, it is the newer one. */
+function parseTraceState(text: string): Members | undefined {
+  const members = new Map<string, string>();
+  const parts = text
+    .split(",")
+    .map(trimSpace)
+    .filter((part) => part !== "");
+  if (parts.length > maxMembers) return undefined;
+  for (const part of parts) {
+    const [, key, value] = member.exec(part) ?? [];
+    if (key === undefined || value === undefined) return undefined;
+    if (!members.has(key)) members.set(key, value);
+  }
+  return members;
+}
+
+/** What is passed on has at most so many characters; before members go from the end, the long ones go (3.3.1.5). */
+const maxLength = 512;
+const longMember = 128;
+
+function serialize(members: Members): string {
+  const all = [...members].map(([key, value]) => `${key}=${value}`);
+  if (all.join(",").length <= maxLength) return all.join(",");
+  const kept = all.filter((text) => text.length <= longMember);
+  while (kept.join(",").length > maxLength) kept.pop();
+  return kept.join(",");
+}
+
+/** Never changed in place; a member that is set comes to the front. */
+function traceStateOf(members: Members): TraceState {
+  const without = (key: string) => [...members].filter(([other]) => other !== key);
+  return {
+    get: (key) => members.get(key),
+    set: (key, value) => traceStateOf(new Map([[key, value], ...without(key)])),
+    unset: (key) => traceStateOf(new Map(without(key))),
+    serialize: () => serialize(members),
+  };
 }
 
 /** The canonical form, the only one that is stored: a header copied verbatim could carry bytes that no request and no row can hold. */
@@ -38,9 +88,11 @@ export function canonicalHeaders(headers: Headers): TraceHeaders {
   return span ? format(span) : none;
 }
 
-/** What a span hands on. */
-export function headersOf(span: SpanContext): TraceHeaders {
-  return isSpanContextValid(span) ? format(span) : none;
+/** What a span hands on. The SDK forgets that its parent's trace id was random; whoever started the trace has said so, and it still holds. */
+export function headersOf(span: SpanContext, parent: TraceHeaders = none): TraceHeaders {
+  if (!isSpanContextValid(span)) return none;
+  const flags = parseHeaders(parent.traceparent, null)?.traceFlags ?? 0;
+  return format({ ...span, traceFlags: span.traceFlags | (flags & randomTraceId) });
 }
 
 /** A context whose spans are children of the given headers, or roots where there are none. */

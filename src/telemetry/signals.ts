@@ -116,7 +116,7 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
       return {
         correlationId,
         // With tracing off the caller's trace still goes on in the worker.
-        trace: span ? headersOf(span.spanContext()) : incoming,
+        trace: span ? headersOf(span.spanContext(), incoming) : incoming,
         run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
         end: (route, status, error) => {
           const seconds = (performance.now() - startedAt) / 1000;

@@ -79,8 +79,6 @@ function replyOf<Kind extends FromWorker["kind"]>(
         reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
       }
     });
-    worker.addEventListener("error", (event) =>
-      reject(new Error(`the embedded trace store broke: ${event.message}`)),
-    );
+    worker.addEventListener("error", (event) => reject(new Error(`the embedded trace store broke: ${event.message}`)));
   });
 }

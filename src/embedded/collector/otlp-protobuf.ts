@@ -16,8 +16,8 @@ const maxDepth = 64;
 /** Reads an ExportTraceServiceRequest. Throws MalformedPayload. */
 export function decodeProtobuf(bytes: Uint8Array): readonly ResourceSpans[] {
   try {
-    return readFields<{ resourceSpans: ResourceSpans[] }>(new BinaryReader(bytes), bytes.length, request, 0)
-      .resourceSpans;
+    const found = readFields(new BinaryReader(bytes), bytes.length, request, 0);
+    return found["resourceSpans"] as ResourceSpans[];
   } catch (cause) {
     // Whatever the reader finds: a varint, a string or a message that goes past the end, a field of another type.
     throw new MalformedPayload("unexpected EOF", { cause });
@@ -42,7 +42,7 @@ const one = (name: string, type: Type<unknown>): Field => ({ ...type, name, many
 const many = (name: string, type: Type<unknown>): Field => ({ ...type, name, many: true });
 
 /** Fields that are not in the table are passed over, as protobuf wants it; a list is there even when it is empty. */
-function readFields<T>(reader: BinaryReader, end: number, fields: Fields, depth: number): T {
+function readFields(reader: BinaryReader, end: number, fields: Fields, depth: number): Record<string, unknown> {
   if (end > reader.len || depth > maxDepth) throw new RangeError("a message goes past the end, or too deep");
   const found: Record<string, unknown> = {};
   for (const { name, many: repeated } of Object.values(fields)) if (repeated) found[name] = [];
@@ -55,7 +55,7 @@ function readFields<T>(reader: BinaryReader, end: number, fields: Fields, depth:
     else found[field.name] = field.read(reader, depth);
   }
   if (reader.pos !== end) throw new RangeError("a message runs past its end");
-  return found as T;
+  return found;
 }
 
 function message<Found, T = Found>(
@@ -66,7 +66,7 @@ function message<Found, T = Found>(
     wire: WireType.LengthDelimited,
     read: (reader, depth) => {
       const length = reader.uint32();
-      return complete(readFields<Found>(reader, reader.pos + length, fields, depth + 1));
+      return complete(readFields(reader, reader.pos + length, fields, depth + 1) as Found);
     },
   };
 }

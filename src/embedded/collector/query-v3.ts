@@ -35,7 +35,7 @@ export function trace(store: Store, id: string, parameters: URLSearchParams): st
  * query.start_time_min and query.startTimeMin.
  */
 export function search(store: Store, given: URLSearchParams): string | undefined {
-  const parameters = new URLSearchParams([...given].map(([name, value]) => [snakeCase(name), value] as const));
+  const parameters = new URLSearchParams([...given].map(([name, value]): [string, string] => [snakeCase(name), value]));
   const [from, to] = ["query.start_time_min", "query.start_time_max"];
   if (!parameters.get(from) || !parameters.get(to)) throw new BadParameter(`${from} and ${to} are required`);
   const startUs = optional(parameters, from, parseTime) ?? 0;

@@ -27,6 +27,8 @@ export function serve(store: Store, hostname: string, port: number): Bun.Server<
 function respond(store: Store, request: Request): Response | Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   if (pathname === "/v1/traces") return receiveTraces(store, request);
+  // Metrics and logs have nobody here who takes them.
+  if (pathname.startsWith("/v1/")) return notFound();
   if (request.method !== "GET" && request.method !== "HEAD")
     return new Response("405 method not allowed\n", { status: 405, headers: { allow: "GET, HEAD" } });
   if (pathname.startsWith("/api/v3/")) return respondV3(store, pathname, searchParams);
