@@ -100,20 +100,22 @@ function parseExporterHeaders(text: string | undefined): Record<string, string> 
 
 /**
  * Hands spans to the SDK's batch processor and knows of each what became of it: the SDK drops silently when its queue is full or an export fails.
- * Every export is tried anew, so a collector that was down is found again.
+ * Every export is tried anew, so a collector that was down is found again. `abandon` counts what has not arrived by then, and whatever still ends.
  */
 function countingProcessor(
   exporter: SpanExporter,
   dropped: (reason: DropReason, count: number) => void,
-): SpanProcessor & { readonly waiting: () => number } {
+): SpanProcessor & { readonly abandon: () => void } {
   let waiting = 0;
+  let abandoned = false;
   const counted: SpanExporter = {
     export: (spans: ReadableSpan[], done: (result: ExportResult) => void) => {
       exporter.export(spans, (result) => {
+        // A failure is counted here; told to the SDK it would only be logged a second time.
+        done({ code: ExportResultCode.SUCCESS });
+        if (abandoned) return;
         waiting -= spans.length;
         if (result.code !== ExportResultCode.SUCCESS) dropped("export_failed", spans.length);
-        // A failure is counted above; told to the SDK it would only be logged a second time.
-        done({ code: ExportResultCode.SUCCESS });
       });
     },
     shutdown: () => exporter.shutdown(),
@@ -128,13 +130,18 @@ function countingProcessor(
   return {
     onStart: (span, parent) => batches.onStart(span, parent),
     onEnd: (span) => {
+      if (abandoned) return dropped("shutdown", 1);
       if (waiting >= queueSize) return dropped("queue_full", 1);
       waiting += 1;
       batches.onEnd(span);
     },
     forceFlush: () => batches.forceFlush(),
     shutdown: () => batches.shutdown(),
-    waiting: () => waiting,
+    abandon: () => {
+      abandoned = true;
+      if (waiting > 0) dropped("shutdown", waiting);
+      waiting = 0;
+    },
   };
 }
 
@@ -202,8 +209,7 @@ export function openTracing(
     },
     close: async () => {
       await Promise.race([provider.shutdown().catch(() => undefined), Bun.sleep(flushMs)]);
-      const left = processor?.waiting() ?? 0;
-      if (left > 0) dropped("shutdown", left);
+      processor?.abandon();
     },
   };
 }

@@ -1,4 +1,5 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
+import type { SpanExporter } from "@opentelemetry/sdk-trace-base";
 import { readConfig } from "../../src/config.ts";
 import type { Db } from "../../src/db/client.ts";
 import { type ApiServer, createServer } from "../../src/http/server.ts";
@@ -34,7 +35,7 @@ const noEngine = () => new Client({ node: "http://127.0.0.1:1", Connection: Http
 /** The API over a database, with the real signals. Listens only when `server.listen` is called. */
 export function openApi(
   db: Db,
-  options: { env?: Record<string, string>; search?: { client: Client; index: string } } = {},
+  options: { env?: Record<string, string>; search?: { client: Client; index: string }; exporter?: SpanExporter } = {},
 ): TestApi {
   const config = readConfig({ LOG_LEVEL: "debug", LOG_JSON: "1", ...options.env });
   const logged: string[] = [];
@@ -44,7 +45,7 @@ export function openApi(
   const sinks = {
     log: openLog(config, "test", { write: (line: string) => void logged.push(line) }),
     metrics,
-    tracing: openTracing(config, "api", "test", () => {}),
+    tracing: openTracing(config, "api", "test", () => {}, options.exporter),
   };
   const render = () => metrics.render(null);
   const server = createServer({

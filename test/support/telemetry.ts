@@ -13,12 +13,3 @@ export function spanMemory(): SpanExporter & { readonly spans: ReadableSpan[] } 
     shutdown: () => Promise.resolve(),
   };
 }
-
-/** Waits for a condition with a deadline; what it waits for is in the failure. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>, deadlineMs = 10_000): Promise<void> {
-  const deadline = performance.now() + deadlineMs;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await Bun.sleep(10);
-  }
-}
