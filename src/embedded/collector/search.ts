@@ -1,6 +1,6 @@
 import type { SQLQueryBindings } from "bun:sqlite";
-import type { Store } from "./store.ts";
-import { tagLine } from "./tags.ts";
+import { listServices, type Store } from "./store.ts";
+import { operationToken, serviceToken, tagToken } from "./tokens.ts";
 
 /** Times in microseconds, of span starts; both ends count. */
 export type TraceQuery = {
@@ -15,49 +15,78 @@ export type TraceQuery = {
   readonly limit: number;
 };
 
+/** An expression of the full-text index. */
+type Condition = string;
+
 /**
  * The ids of the traces that match, latest first. As in Jaeger each condition may be met by another span of the trace, but by one of the service and inside the
- * window; the duration by any of its spans. One pass over the service's spans, newest first, which ends with the last trace that is wanted.
+ * window; the duration by any of its spans. Goes through the spans that meet the rarest condition, the last to come first, until it has what is wanted.
  */
-export function findTraces({ db }: Store, query: TraceQuery): string[] {
-  const conditions: string[] = [];
-  const wanted: SQLQueryBindings[] = [];
-  for (const [key, value] of query.tags) {
-    const line = `\n${tagLine(key, value)}\n`;
-    conditions.push("instr(s.tags, ?) > 0 or instr(r.tags, ?) > 0");
-    wanted.push(line, line);
-  }
-  if (query.operation !== undefined) {
-    conditions.push("s.operation = ?");
-    wanted.push(query.operation);
-  }
-  if (conditions.length === 0) conditions.push("true");
-  const met = conditions.map((condition, at) => `(${condition}) as met_${at}`).join(", ");
-  const anyMet = conditions.map((_, at) => `met_${at}`).join(" or ");
-  const [where, order, scope] =
-    query.service === undefined ? ["", "s.seq desc", []] : ["s.service = ? and", "s.start_us desc", [query.service]];
-  const rows = db
-    .query<Record<string, string | number>, SQLQueryBindings[]>(
-      `select s.trace_id, ${met} from spans s join sources r on r.id = s.source
-       where ${where} s.start_us between ? and ? and (${anyMet}) order by ${order}`,
+export function findTraces(store: Store, query: TraceQuery): string[] {
+  const [rarest, ...others] = conditionsOf(store, query);
+  if (rarest === undefined) return [];
+  const found = new Map<string, number>();
+  const refused = new Set<string>();
+  const rows = store.db
+    .query<{ trace_id: string; start_us: number }, SQLQueryBindings[]>(
+      `select s.trace_id, s.start_us from tokens t join spans s on s.seq = t.rowid
+       where tokens match ? and s.start_us between ? and ? order by t.rowid desc`,
     )
-    .iterate(...wanted, ...scope, query.startUs, query.endUs);
-  const open = new Map<string, Set<number>>();
-  const found = new Set<string>();
-  for (const row of rows) {
-    const traceId = String(row["trace_id"]);
-    if (found.has(traceId)) continue;
-    const missing = open.get(traceId) ?? new Set(conditions.keys());
-    open.set(traceId, missing);
-    for (const at of conditions.keys()) if (row[`met_${at}`] === 1) missing.delete(at);
-    if (missing.size > 0 || !lastsAsAsked(db, query, traceId)) continue;
-    found.add(traceId);
+    .iterate(rarest, query.startUs, query.endUs);
+  for (const { trace_id: traceId, start_us: startUs } of rows) {
+    if (refused.has(traceId)) continue;
+    const before = found.get(traceId);
+    if (
+      before === undefined &&
+      !(others.every((other) => meets(store, query, traceId, other)) && lasts(store, query, traceId))
+    ) {
+      refused.add(traceId);
+      continue;
+    }
+    found.set(traceId, Math.max(before ?? 0, startUs));
     if (found.size === query.limit) break;
   }
-  return [...found];
+  return [...found].toSorted(([, a], [, b]) => b - a).map(([traceId]) => traceId);
 }
 
-function lastsAsAsked(db: Store["db"], { minDurationUs, maxDurationUs, endUs }: TraceQuery, traceId: string): boolean {
+/** The rarest first. None when there is no service yet. */
+function conditionsOf(store: Store, { service, operation, tags }: TraceQuery): Condition[] {
+  const services = service === undefined ? listServices(store) : [service];
+  if (services.length === 0) return [];
+  const anyOf = (tokenOf: (service: string) => string) => services.map((name) => `"${tokenOf(name)}"`).join(" OR ");
+  const conditions = [...tags].map(([key, value]) => anyOf((name) => tagToken(name, key, value)));
+  if (operation !== undefined) conditions.push(anyOf((name) => operationToken(name, operation)));
+  if (conditions.length === 0) return [anyOf(serviceToken)];
+  if (conditions.length === 1) return conditions;
+  return conditions
+    .map((condition) => ({ condition, spans: countSpans(store, condition) }))
+    .toSorted((a, b) => a.spans - b.spans)
+    .map(({ condition }) => condition);
+}
+
+/** Counted no further: what is more is common. */
+const common = 10_000;
+
+function countSpans({ db }: Store, condition: Condition): number {
+  const row = db
+    .query<{ spans: number }, [string]>(
+      `select count(*) as spans from (select 1 from tokens where tokens match ? limit ${common})`,
+    )
+    .get(condition);
+  return row?.spans ?? 0;
+}
+
+function meets({ db }: Store, { startUs, endUs }: TraceQuery, traceId: string, condition: Condition): boolean {
+  const span = db
+    .query(
+      `select 1 from spans s where s.trace_id = ? and s.start_us between ? and ?
+       and exists (select 1 from tokens where tokens match ? and rowid = s.seq) limit 1`,
+    )
+    .get(traceId, startUs, endUs, condition);
+  return span !== null;
+}
+
+function lasts({ db }: Store, { minDurationUs, maxDurationUs, endUs }: TraceQuery, traceId: string): boolean {
   if (minDurationUs === undefined && maxDurationUs === undefined) return true;
   const span = db
     .query("select 1 from spans where trace_id = ? and duration_us between ? and ? and start_us <= ? limit 1")

@@ -1,8 +1,10 @@
 import { Database, type SQLQueryBindings } from "bun:sqlite";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import type { Resource, ResourceSpans, Scope, Span } from "./otlp.ts";
-import { eventTags, isError, resourceTags, serviceName, spanTags, tagLines } from "./tags.ts";
+import { isError, serviceName } from "./tags.ts";
+import { spanTokens } from "./tokens.ts";
 
 /** The last spans that came, in one SQLite database. */
 export type Store = {
@@ -19,7 +21,7 @@ export type StoredSpan = { readonly span: Span; readonly source: Source };
 const schemaVersion = 1;
 
 /**
- * Opens the store in a folder, making it where it is missing, or in memory (":memory:"). It holds `maxSpans` spans, at times a twentieth more: the oldest go
+ * Opens the store in a folder, making it where it is missing, or in memory (":memory:"). It holds `maxSpans` spans, at times a hundredth more: the oldest go
  * in steps. Throws when another process has the folder open, or a newer version wrote it.
  */
 export function openStore(dataDir: string, maxSpans: number): Store {
@@ -27,17 +29,20 @@ export function openStore(dataDir: string, maxSpans: number): Store {
   db.run("pragma temp_store = memory");
   db.run(`create table if not exists sources (
     id integer primary key, identity text not null unique, service text not null, resource text not null,
-    scope text not null, tags text not null, last_seq integer not null)`);
-  // What searches and lists read comes first: a row with its data may go over several pages.
+    scope text not null, last_seq integer not null)`);
+  db.run(`create table if not exists operations (
+    id integer primary key, service text not null, name text not null, sample text not null, last_seq integer not null,
+    unique (service, name))`);
   db.run(`create table if not exists spans (
     seq integer primary key, trace_id text not null, start_us integer not null, span_id text not null,
-    duration_us integer not null, parent_id text not null, service text not null, operation text not null,
-    error integer not null, source integer not null, tags text not null, data text not null,
-    unique (trace_id, start_us, span_id))`);
-  db.run("create index if not exists spans_by_service on spans (service, start_us, operation)");
+    duration_us integer not null, parent_id text not null, error integer not null, source integer not null,
+    operation integer not null, data blob not null, unique (trace_id, start_us, span_id))`);
+  // Row ids are those of the spans. Measured: 7 µs and 70 bytes for a span of 20 tags, and a tag is found in a tenth of a millisecond.
+  db.run(`create virtual table if not exists tokens
+    using fts5 (text, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii')`);
   db.run(`pragma user_version = ${schemaVersion}`);
 
-  const step = Math.max(1, Math.floor(maxSpans / 20));
+  const step = Math.max(1, Math.floor(maxSpans / 100));
   let written = step;
   const writeAll = db.transaction((all: readonly ResourceSpans[]) => {
     for (const { resource, scopeSpans } of all)
@@ -74,36 +79,49 @@ function openFile(dataDir: string): Database {
   }
 }
 
+/** Returns how many there were. */
 function insertSpans(
   db: Database,
   { resource, scope }: { resource: Resource; scope: Scope },
   spans: readonly Span[],
 ): number {
-  if (spans.length === 0) return 0;
   const service = serviceName(resource);
   const source = insertSource(db, service, resource, scope);
-  const insert = db.query(
-    `insert or replace into spans (trace_id, start_us, span_id, duration_us, parent_id, service, operation, error, source, tags, data)
-     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  const operations = new Map<string, Operation>();
+  const tokens = spanTokens(service, resource, scope);
+  const insert = db.query<{ seq: number }, SQLQueryBindings[]>(
+    `insert into spans (trace_id, start_us, span_id, duration_us, parent_id, error, source, operation, data)
+     values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+     on conflict do update set duration_us = excluded.duration_us, parent_id = excluded.parent_id, error = excluded.error,
+       source = excluded.source, operation = excluded.operation, data = excluded.data
+     returning seq`,
   );
-  let last: number | bigint = 0;
+  const seqs: number[] = [];
   for (const span of spans) {
-    const tags = [...spanTags(span, scope), ...(span.events ?? []).flatMap(eventTags)];
-    last = insert.run(
+    const json = JSON.stringify(span);
+    const operation = operations.get(span.name) ?? insertOperation(db, service, span.name, json);
+    operations.set(span.name, operation);
+    const row = insert.get(
       span.traceId,
       microseconds(span.startTimeUnixNano),
       span.spanId,
       durationUs(span),
       span.parentSpanId ?? "",
-      service,
-      span.name,
       isError(span) ? 1 : 0,
       source,
-      tagLines(tags),
-      JSON.stringify(span),
-    ).lastInsertRowid;
+      operation.id,
+      pack(json, operation.sample),
+    );
+    operation.lastSeq = row?.seq ?? operation.lastSeq;
+    seqs.push(operation.lastSeq);
   }
-  db.query("update sources set last_seq = ? where id = ?").run(last, source);
+  // In a loop of its own: an insert that returns something makes the full-text index write out what it has gathered, 40 µs each time.
+  const insertTokens = db.query("insert or replace into tokens (rowid, text) values (?, ?)");
+  for (const [at, span] of spans.entries()) insertTokens.run(seqs[at] ?? 0, tokens(span));
+  const lastSeq = Math.max(0, ...[...operations.values()].map((operation) => operation.lastSeq));
+  db.query("update sources set last_seq = max(last_seq, ?) where id = ?").run(lastSeq, source);
+  const update = db.query("update operations set last_seq = max(last_seq, ?) where id = ?");
+  for (const operation of operations.values()) update.run(operation.lastSeq, operation.id);
   return spans.length;
 }
 
@@ -111,22 +129,44 @@ function insertSource(db: Database, service: string, resource: Resource, scope: 
   const identity = JSON.stringify([resource, scope]);
   const known = db.query<{ id: number }, [string]>("select id from sources where identity = ?").get(identity);
   if (known !== null) return known.id;
-  const row = [identity, service, JSON.stringify(resource), JSON.stringify(scope), tagLines(resourceTags(resource))];
-  return Number(
-    db
-      .query("insert into sources (identity, service, resource, scope, tags, last_seq) values (?, ?, ?, ?, ?, 0)")
-      .run(...row).lastInsertRowid,
-  );
+  const { lastInsertRowid } = db
+    .query("insert into sources (identity, service, resource, scope, last_seq) values (?, ?, ?, ?, 0)")
+    .run(identity, service, JSON.stringify(resource), JSON.stringify(scope));
+  return Number(lastInsertRowid);
 }
 
-/** The oldest by arrival go, and the sources of which nothing is left. */
+type Operation = { readonly id: number; readonly sample: Uint8Array; lastSeq: number };
+
+/** Its first span stays as the sample by which the others are packed: the spans of one operation look alike. */
+function insertOperation(db: Database, service: string, name: string, json: string): Operation {
+  const known = db
+    .query<{ id: number; sample: string }, [string, string]>(
+      "select id, sample from operations where service = ? and name = ?",
+    )
+    .get(service, name);
+  const sample = Buffer.from(known?.sample ?? json);
+  if (known !== null) return { id: known.id, sample, lastSeq: 0 };
+  const { lastInsertRowid } = db
+    .query("insert into operations (service, name, sample, last_seq) values (?, ?, ?, 0)")
+    .run(service, name, json);
+  return { id: Number(lastInsertRowid), sample, lastSeq: 0 };
+}
+
+/** Measured: 1,300 bytes of JSON become 110. The output comes in pieces of `chunkSize`; by default each call would take 16 KiB for its own. */
+const pack = (json: string, dictionary: Uint8Array): Uint8Array =>
+  zstdCompressSync(json, { dictionary, chunkSize: 1024 });
+const unpack = (data: Uint8Array, dictionary: Uint8Array): Span =>
+  JSON.parse(zstdDecompressSync(data, { dictionary, chunkSize: 4096 }).toString()) as Span;
+
+/** The oldest by arrival go, and the sources and operations of which nothing is left. */
 function prune(db: Database, maxSpans: number): void {
   const oldest = db
     .query<{ seq: number }, [number]>("select seq from spans order by seq desc limit 1 offset ?")
     .get(maxSpans);
   if (oldest === null) return;
+  db.query("delete from tokens where rowid in (select seq from spans where seq <= ?)").run(oldest.seq);
+  for (const table of ["sources", "operations"]) db.query(`delete from ${table} where last_seq <= ?`).run(oldest.seq);
   db.query("delete from spans where seq <= ?").run(oldest.seq);
-  db.query("delete from sources where last_seq <= ?").run(oldest.seq);
 }
 
 /** Whole microseconds, in which Jaeger counts. Past 2^53 nothing is a time any more. */
@@ -141,16 +181,25 @@ export function durationUs({ startTimeUnixNano, endTimeUnixNano }: Span): number
 /** The spans of a trace by their start; none when it is unknown. */
 export function readTrace({ db }: Store, traceId: string): StoredSpan[] {
   const rows = db
-    .query<{ data: string; source: number }, [string]>(
-      "select data, source from spans where trace_id = ? order by start_us, seq",
+    .query<{ data: Uint8Array; source: number; operation: number }, [string]>(
+      "select data, source, operation from spans where trace_id = ? order by start_us, seq",
     )
     .all(traceId);
-  const sources = new Map<number, Source>();
-  return rows.map(({ data, source }) => {
-    const known = sources.get(source) ?? readSource(db, source);
-    sources.set(source, known);
-    return { span: JSON.parse(data) as Span, source: known };
-  });
+  const sources = remember((id: number) => readSource(db, id));
+  const samples = remember((id: number) => readSample(db, id));
+  return rows.map(({ data, source, operation }) => ({
+    span: unpack(data, samples(operation)),
+    source: sources(source),
+  }));
+}
+
+function remember<T>(read: (id: number) => T): (id: number) => T {
+  const known = new Map<number, T>();
+  return (id) => {
+    const value = known.get(id) ?? read(id);
+    known.set(id, value);
+    return value;
+  };
 }
 
 function readSource(db: Database, id: number): Source {
@@ -163,6 +212,12 @@ function readSource(db: Database, id: number): Source {
   return { service: row.service, resource: JSON.parse(row.resource), scope: JSON.parse(row.scope) };
 }
 
+function readSample(db: Database, id: number): Uint8Array {
+  const row = db.query<{ sample: string }, [number]>("select sample from operations where id = ?").get(id);
+  if (row === null) throw new Error(`operation ${id} is gone while spans name it`);
+  return Buffer.from(row.sample);
+}
+
 /** What a span is called; undefined when it is not held. */
 export function nameSpan(
   { db }: Store,
@@ -171,7 +226,8 @@ export function nameSpan(
 ): { readonly service: string; readonly operation: string } | undefined {
   const row = db
     .query<{ service: string; operation: string }, [string, string]>(
-      "select service, operation from spans where trace_id = ? and span_id = ?",
+      `select o.service, o.name as operation from spans s join operations o on o.id = s.operation
+       where s.trace_id = ? and s.span_id = ?`,
     )
     .get(traceId, spanId);
   return row ?? undefined;
@@ -179,16 +235,14 @@ export function nameSpan(
 
 /** Names of all services of which spans are held, sorted. */
 export function listServices({ db }: Store): string[] {
-  const rows = db.query<{ service: string }, []>("select distinct service from sources").all();
+  const rows = db.query<{ service: string }, []>("select distinct service from operations").all();
   return rows.map(({ service }) => service).toSorted();
 }
 
 /** Names of the operations of a service, sorted. */
 export function listOperations({ db }: Store, service: string): string[] {
-  const rows = db
-    .query<{ operation: string }, [string]>("select distinct operation from spans where service = ?")
-    .all(service);
-  return rows.map(({ operation }) => operation).toSorted();
+  const rows = db.query<{ name: string }, [string]>("select name from operations where service = ?").all(service);
+  return rows.map(({ name }) => name).toSorted();
 }
 
 export type TraceSummary = {
@@ -204,8 +258,8 @@ export type TraceSummary = {
 
 export function summarizeTraces({ db }: Store, traceIds: readonly string[]): TraceSummary[] {
   const read = db.query<SummaryRow, SQLQueryBindings[]>(
-    `select span_id, parent_id, start_us, duration_us, service, operation, error from spans
-     where trace_id = ? order by start_us, seq`,
+    `select s.span_id, s.parent_id, s.start_us, s.duration_us, s.error, o.service, o.name as operation
+     from spans s join operations o on o.id = s.operation where s.trace_id = ? order by s.start_us, s.seq`,
   );
   return traceIds.flatMap((traceId) => {
     const rows = read.all(traceId);

@@ -82,18 +82,11 @@ export function tagText(tag: Tag): string {
 function floatText(value: number): string {
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "+Inf" : "-Inf";
+  const plain = String(value);
+  if (plain.length <= 10 && (value === 0 || Math.abs(value) >= 1e-4)) return plain;
   const [digits = "", power = "0"] = value.toExponential(9).split("e");
   const exponent = Number(power);
   if (exponent >= -4 && exponent < 10) return String(Number(value.toPrecision(10)));
   const mantissa = digits.replace(/\.?0+$/, "");
   return `${mantissa}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
 }
-
-/**
- * One line for each tag, between line ends: a search for a tag is a search for its line. JSON strings hold no line ends, so nothing in a key or a value can
- * look like another tag.
- */
-export const tagLines = (tags: readonly Tag[]): string =>
-  `\n${tags.map((tag) => tagLine(tag.key, tagText(tag))).join("\n")}\n`;
-
-export const tagLine = (key: string, text: string): string => JSON.stringify([key, text]);
