@@ -18,35 +18,34 @@ export type TraceQuery = {
 /** An expression of the full-text index. */
 type Condition = string;
 
+/** Spans looked at together: among these the latest start comes first, between them the latest arrival. */
+const chunkSize = 20_000;
+
 /**
  * The ids of the traces that match, latest first. As in Jaeger each condition may be met by another span of the trace, but by one of the service and inside the
- * window; the duration by any of its spans. Goes through the spans that meet the rarest condition, the last to come first, until it has what is wanted.
+ * window; the duration by any of its spans. Goes through the spans that meet the rarest condition until it has what is wanted.
  */
 export function findTraces(store: Store, query: TraceQuery): string[] {
   const [rarest, ...others] = conditionsOf(store, query);
   if (rarest === undefined) return [];
-  const found = new Map<string, number>();
+  const read = store.db.query<{ seq: number; trace_id: string; start_us: number }, SQLQueryBindings[]>(
+    `select s.seq, s.trace_id, s.start_us from tokens t join spans s on s.seq = t.rowid
+     where tokens match ? and t.rowid < ? order by t.rowid desc limit ${chunkSize}`,
+  );
+  const found = new Set<string>();
   const refused = new Set<string>();
-  const rows = store.db
-    .query<{ trace_id: string; start_us: number }, SQLQueryBindings[]>(
-      `select s.trace_id, s.start_us from tokens t join spans s on s.seq = t.rowid
-       where tokens match ? and s.start_us between ? and ? order by t.rowid desc`,
-    )
-    .iterate(rarest, query.startUs, query.endUs);
-  for (const { trace_id: traceId, start_us: startUs } of rows) {
-    if (refused.has(traceId)) continue;
-    const before = found.get(traceId);
-    if (
-      before === undefined &&
-      !(others.every((other) => meets(store, query, traceId, other)) && lasts(store, query, traceId))
-    ) {
-      refused.add(traceId);
-      continue;
+  let before = Number.MAX_SAFE_INTEGER;
+  for (;;) {
+    const spans = read.all(rarest, before);
+    for (const { trace_id: traceId, start_us: startUs } of spans.toSorted((a, b) => b.start_us - a.start_us)) {
+      if (startUs < query.startUs || startUs > query.endUs || found.has(traceId) || refused.has(traceId)) continue;
+      const fits = others.every((other) => meets(store, query, traceId, other)) && lasts(store, query, traceId);
+      (fits ? found : refused).add(traceId);
+      if (found.size === query.limit) return [...found];
     }
-    found.set(traceId, Math.max(before ?? 0, startUs));
-    if (found.size === query.limit) break;
+    if (spans.length < chunkSize) return [...found];
+    before = spans.at(-1)?.seq ?? 0;
   }
-  return [...found].toSorted(([, a], [, b]) => b - a).map(([traceId]) => traceId);
 }
 
 /** The rarest first. None when there is no service yet. */

@@ -18,7 +18,8 @@ export function serve(store: Store, hostname: string, port: number): Bun.Server<
     port,
     // An exporter that keeps its connection must not find it closed when it sends the next spans.
     idleTimeout: 0,
-    maxRequestBodySize: maxBodyBytes + 1024,
+    // What is larger than the receiver's own limit is still read, so that it can answer for itself.
+    maxRequestBodySize: 4 * maxBodyBytes,
     fetch: (request) => respond(store, request),
     error: () => new Response("internal error\n", { status: 500 }),
   });
