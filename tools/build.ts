@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { version } from "../package.json";
 
 /** The program, and what it runs in workers: the compiler does not find those by itself. */
-const entryPoints = ["src/main.ts", "src/embedded/elasticsearch/worker.ts"];
+const entryPoints = ["src/main.ts", "src/embedded/elasticsearch/worker.ts", "src/embedded/collector/worker.ts"];
 
 const root = join(import.meta.dir, "..");
 const binary = join(root, "dist/wordloom");

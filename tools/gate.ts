@@ -22,6 +22,7 @@ const steps: readonly Step[] = [
   { name: "format and lint", command: [tool("biome"), "ci", "--error-on-warnings"] },
   { name: "lint with types", command: [tool("oxlint"), "--type-aware", "--deny-warnings"] },
   { name: "types", command: [tool("tsc"), "--noEmit"] },
+  { name: "types of the pages", command: [tool("tsc"), "--noEmit", "--project", "tsconfig.browser.json"] },
   { name: "unused code", command: [tool("knip")] },
   {
     name: "tests",
@@ -40,7 +41,10 @@ const steps: readonly Step[] = [
 /** The contract suite against real engines; it says itself which it found. */
 async function contract(): Promise<Step[]> {
   if (!(await exists(join(root, "tools/contract.ts")))) return [];
-  return [{ name: "contract with real engines", command: [bun, "tools/contract.ts"] }];
+  return [
+    { name: "contract with real engines", command: [bun, "tools/contract.ts"] },
+    { name: "tracing contract with real Jaeger", command: [bun, "tools/contract-tracing.ts"] },
+  ];
 }
 
 let current: Bun.Subprocess | undefined;

@@ -2,6 +2,7 @@ import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { openApi } from "./api.ts";
+import { withCollector } from "./collector.ts";
 import { prepareIndex, reachElasticsearch, unusable } from "./elasticsearch.ts";
 import { aborted, listening } from "./listen.ts";
 import { projectionNames, startProjections } from "./projections.ts";
@@ -13,6 +14,8 @@ import { welcome } from "./welcome.ts";
 /** What is told when everything answers. */
 export type Ready = {
   readonly url: string;
+  /** Of the embedded trace store; null when it does not run. */
+  readonly tracesUrl: string | null;
   readonly migrations: number;
   readonly welcomed: boolean;
   readonly seconds: number;
@@ -41,7 +44,8 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
     return await work.finally(() => clearTimeout(timer));
   };
   // What happens all the time is for a log that somebody asked for.
-  const settings = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
+  const read = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
+  const { settings, tracesUrl } = await withCollector(read, resources);
   const { config } = settings;
   checkExperiments(config, settings.environment);
   const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources));
@@ -62,7 +66,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const projections = startProjections(projectionNames, store, parts, signal, resources);
   const welcomed = options.welcome && (await step("importing the documentation", welcome(store, wakeUps, signal)));
   const seconds = (performance.now() - startedAt) / 1000;
-  if (!signal.aborted) options.ready({ url, migrations: store.applied.length, welcomed, seconds });
+  if (!signal.aborted) options.ready({ url, tracesUrl, migrations: store.applied.length, welcomed, seconds });
   await aborted(signal);
   await Promise.all([api.stop(config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000), projections.done]);
 }

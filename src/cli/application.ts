@@ -1,6 +1,7 @@
 import { buildApplication, buildRouteMap, help, text_en, version as versionFlag } from "@stricli/core";
 import { CommandError } from "../errors.ts";
 import { version as stamped } from "../version.ts";
+import { collector } from "./collector.ts";
 import { config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { importCommand } from "./import.ts";
@@ -11,7 +12,7 @@ import { up } from "./up.ts";
 import { version } from "./version.ts";
 import { work } from "./work.ts";
 
-const routes = { up, serve, work, migrate, import: importCommand, replay, config, version };
+const routes = { up, serve, work, migrate, import: importCommand, collector, replay, config, version };
 
 /** The names of all commands. */
 export const commands: readonly string[] = Object.keys(routes);

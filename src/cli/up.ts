@@ -6,7 +6,7 @@ import { hostFlag, portFlag } from "./serve.ts";
 type Flags = EnvFileFlag & { host?: string; port?: number; welcome: boolean };
 
 /** What is told when everything answers. */
-function greeting({ url, migrations, welcomed, seconds }: Ready): string {
+function greeting({ url, tracesUrl, migrations, welcomed, seconds }: Ready): string {
   return [
     `wordloom is up at ${url} (${seconds.toFixed(1)} s)`,
     ...(migrations > 0 ? [`  ${migrations} migrations applied`] : []),
@@ -14,6 +14,7 @@ function greeting({ url, migrations, welcomed, seconds }: Ready): string {
     `  API      ${url}/api/v1`,
     `  health   ${url}/readyz`,
     `  metrics  ${url}/metrics`,
+    ...(tracesUrl === null ? [] : [`  traces   ${tracesUrl}`]),
     "Try:",
     `  curl '${url}/api/v1/search?q=outbox'`,
     "Ctrl-C ends it.",

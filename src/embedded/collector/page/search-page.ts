@@ -20,7 +20,8 @@ export function searchPage(store: Store, parameters: URLSearchParams, nowUs: num
   let found: readonly TraceSummary[] = [];
   let fault: string | null = null;
   try {
-    found = summarizeTraces(store, findTraces(store, readForm(parameters, nowUs)));
+    const summaries = summarizeTraces(store, findTraces(store, readForm(parameters, nowUs)));
+    found = summaries.toSorted((a, b) => b.startUs - a.startUs);
   } catch (cause) {
     if (!(cause instanceof BadParameter || cause instanceof ImpossibleQuery)) throw cause;
     fault = cause.message;

@@ -84,7 +84,7 @@ function spanRow(store: Store, row: Row, totalUs: number, colour: number): Html 
   const { span, source } = row.stored;
   const failed = isError(span);
   return html`<details class="span d${Math.min(row.depth, 16)}${failed ? " error" : ""}" id="s-${span.spanId}">
-<summary><span class="name">${swatch(colour)}<span class="service">${source.service}</span> ${span.name}${failed ? html` <strong class="bad">error</strong>` : null}</span>${bar(row, totalUs, colour)}<span class="time">${formatDuration(row.durationUs)}</span></summary>
+<summary><span class="name">${swatch(colour)}${span.name}${failed ? html` <strong class="bad">error</strong>` : null} <span class="service">${source.service}</span></span>${bar(row, totalUs, colour)}<span class="time">${formatDuration(row.durationUs)}</span></summary>
 <div class="body">
 <p class="facts">${kindName(span.kind) || "no kind"} · span <code>${span.spanId}</code>${span.parentSpanId === undefined ? null : html` · parent <a href="#s-${span.parentSpanId}"><code>${span.parentSpanId}</code></a>`} · starts after ${formatDuration(row.offsetUs)}</p>
 ${span.status?.message ? html`<p class="bad">${span.status.message}</p>` : null}

@@ -1,0 +1,51 @@
+import { buildCommand } from "@stricli/core";
+import type { CollectorFlags } from "../app/collector.ts";
+import { type Context, type EnvFileFlag, envFileFlag, parsePort, readEnv } from "./context.ts";
+
+type Flags = EnvFileFlag & CollectorFlags;
+
+const port = (brief: string) =>
+  ({ kind: "parsed", parse: parsePort, optional: true, placeholder: "port", brief }) as const;
+
+/** Throws for anything but a whole number from 1 on. */
+function parseCount(input: string): number {
+  const count = /^[1-9]\d{0,8}$/.test(input) ? Number(input) : Number.NaN;
+  if (Number.isNaN(count)) throw new Error("it wants a whole number from 1 to 999999999");
+  return count;
+}
+
+export const collector = buildCommand({
+  docs: {
+    brief: "Keep traces and show them, as a small Jaeger",
+    fullDescription: [
+      "Examples:",
+      "  wordloom collector                       OTLP/HTTP on 4318, pages and Jaeger's query API on 16686",
+      "  wordloom collector --memory --port 0 --query-port 0",
+      "",
+      "Point OTEL_EXPORTER_OTLP_ENDPOINT at it and set WORDLOOM_TRACING_ENABLED=1. Both ports answer everything. There are no credentials: it listens on",
+      "127.0.0.1 unless --host says otherwise. It keeps the last spans in WORDLOOM_DATA_DIR. SIGTERM ends it, exit 0.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      port: port("Instead of EMBEDDED_COLLECTOR_PORT; 0 takes any free one"),
+      queryPort: port("Instead of EMBEDDED_COLLECTOR_QUERY_PORT; 0 takes any free one"),
+      host: { kind: "parsed", parse: String, optional: true, placeholder: "address", brief: "Instead of 127.0.0.1" },
+      maxSpans: {
+        kind: "parsed",
+        parse: parseCount,
+        optional: true,
+        placeholder: "count",
+        brief: "Instead of EMBEDDED_COLLECTOR_MAX_SPANS",
+      },
+      memory: { kind: "boolean", optional: true, withNegated: false, brief: "Keep nothing on disk" },
+      envFile: envFileFlag,
+    },
+  },
+  async func(this: Context, flags: Flags) {
+    const { collect } = await import("../app/collector.ts");
+    const told = ({ url, queryUrl }: { url: string; queryUrl: string }) =>
+      this.process.stdout.write(`wordloom collector: spans to ${url}, traces at ${queryUrl}\n`);
+    await collect(readEnv(this, flags), flags, this.signal, told);
+  },
+});
