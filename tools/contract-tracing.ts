@@ -71,5 +71,7 @@ if (otlpGiven !== undefined && queryGiven !== undefined) {
     await jaeger.stop();
   }
 } else {
-  say("tracing contract: NO real Jaeger was checked; name one in JAEGER_CONTRACT_OTLP_URL and JAEGER_CONTRACT_QUERY_URL");
+  say(
+    "tracing contract: NO real Jaeger was checked; name one in JAEGER_CONTRACT_OTLP_URL and JAEGER_CONTRACT_QUERY_URL",
+  );
 }

@@ -1,6 +1,5 @@
 import {
   type Context,
-  context,
   isSpanContextValid,
   ROOT_CONTEXT,
   type SpanContext,
@@ -99,9 +98,4 @@ export function headersOf(span: SpanContext, parent: TraceHeaders = none): Trace
 export function contextOf({ traceparent, tracestate }: TraceHeaders): Context {
   const span = parseHeaders(traceparent, tracestate);
   return span ? trace.setSpanContext(ROOT_CONTEXT, span) : ROOT_CONTEXT;
-}
-
-/** The active context with this span in it. */
-export function contextWith(span: SpanContext | undefined): Context {
-  return span ? trace.setSpanContext(context.active(), span) : context.active();
 }

@@ -172,7 +172,7 @@ describe("the collector", () => {
     opened.push({ close: () => server.stop(true) });
     const { tracing } = open({
       ...on,
-      OTEL_EXPORTER_OTLP_ENDPOINT: `${server.url}base/`,
+      OTEL_EXPORTER_OTLP_ENDPOINT: `${server.url.href}base/`,
       OTEL_EXPORTER_OTLP_HEADERS: "x-token=a%20b,x-team=c=d",
     });
     endSpans(tracing, 1);

@@ -31,14 +31,17 @@ export type Collector = {
 
 const defaultMaxSpans = 200_000;
 
+/** In a compiled binary the worker is an entry point of its own, and found under its path from src. */
+const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/collector/worker.ts" : "./worker.ts";
+
 /**
  * Starts the embedded trace store on a thread of its own and resolves when it answers. Rejects with the reason, and `code` where the system gave one: EADDRINUSE
  * for a port in use; another process on the same `dataDir`; a folder that cannot be written.
  */
 export async function startCollector(options: CollectorOptions): Promise<Collector> {
   const { queryPort = null, hostname = "127.0.0.1", maxSpans = defaultMaxSpans } = options;
-  // A compiled binary finds the worker by this very form, as an entry point of its own.
-  const worker = new Worker(new URL("./worker.ts", import.meta.url).href);
+  const worker = new Worker(new URL(workerPath, import.meta.url).href);
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
   const say = (message: ToWorker) => worker.postMessage(message);
   try {
     const listening = replyOf(worker, "listening");

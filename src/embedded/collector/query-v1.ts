@@ -128,7 +128,7 @@ function rawParameter(parameters: URLSearchParams): void {
  * `tag=key:value`, repeatable, and `tags={"key":"value"}`. Jaeger wants every value to be a string; a bare true or number, which the operator documents write,
  * is taken here as the text it shows.
  */
-export function readTags(parameters: URLSearchParams): Map<string, string> {
+function readTags(parameters: URLSearchParams): Map<string, string> {
   const tags = new Map<string, string>();
   for (const tag of parameters.getAll("tag")) {
     const at = tag.indexOf(":");

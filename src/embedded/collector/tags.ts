@@ -51,7 +51,7 @@ export function eventTags({ name, attributes = [] }: NonNullable<Span["events"]>
 const byKey = (a: Tag, b: Tag) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);
 const string = (key: string, value: string): Tag => ({ key, type: "string", value });
 
-export function tagOf({ key, value }: KeyValue): Tag {
+function tagOf({ key, value }: KeyValue): Tag {
   if ("boolValue" in value) return { key, type: "bool", value: value.boolValue };
   if ("intValue" in value) {
     const number = Number(value.intValue);

@@ -36,5 +36,6 @@ function start({ dataDir, port, queryPort, hostname, maxSpans }: Required<Collec
 }
 
 function tell(message: FromWorker): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
   self.postMessage(message);
 }

@@ -42,7 +42,7 @@ export async function openTarget() {
   }
 
   async function get(path: string, parameters: Readonly<Record<string, string>> = {}) {
-    const reply = await fetch(`${queryUrl}${path}?${new URLSearchParams(parameters)}`);
+    const reply = await fetch(`${queryUrl}${path}?${new URLSearchParams(parameters).toString()}`);
     const text = await reply.text();
     return { status: reply.status, json: text.startsWith("{") ? (JSON.parse(text) as unknown) : undefined };
   }
