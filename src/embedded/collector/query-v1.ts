@@ -9,17 +9,9 @@ import {
   parseTraceId,
 } from "./parameters.ts";
 import { findTraces, type TraceQuery } from "./search.ts";
-import {
-  durationUs,
-  listOperations,
-  listServices,
-  microseconds,
-  readTrace,
-  type Source,
-  type Store,
-  type StoredSpan,
-} from "./store.ts";
+import { durationUs, microseconds, type Store } from "./store.ts";
 import { eventTags, resourceTags, spanTags, type Tag } from "./tags.ts";
+import { listOperations, listServices, readTrace, type Source, type StoredSpan } from "./traces.ts";
 
 /** The query API of Jaeger's user interface: `/api/services`, `/api/operations`, `/api/traces`. */
 

@@ -9,7 +9,8 @@ import {
   parseTraceId,
 } from "./parameters.ts";
 import { findTraces } from "./search.ts";
-import { listOperations, listServices, readTrace, type Store, type StoredSpan } from "./store.ts";
+import type { Store } from "./store.ts";
+import { listOperations, listServices, readTrace, type StoredSpan } from "./traces.ts";
 
 /** The query API v3 of Jaeger: traces come back as OTLP. */
 

@@ -1,6 +1,7 @@
 import type { SQLQueryBindings } from "bun:sqlite";
-import { listServices, type Store } from "./store.ts";
+import type { Store } from "./store.ts";
 import { operationToken, serviceToken, tagToken } from "./tokens.ts";
+import { listServices } from "./traces.ts";
 
 /** Times in microseconds, of span starts; both ends count. */
 export type TraceQuery = {

@@ -4,7 +4,8 @@ import { decodeJson } from "../../../src/embedded/collector/otlp-json.ts";
 import { readTagText, searchPage } from "../../../src/embedded/collector/page/search-page.ts";
 import { tracePage } from "../../../src/embedded/collector/page/trace-page.ts";
 import { layOut } from "../../../src/embedded/collector/page/waterfall.ts";
-import { openStore, readTrace, type StoredSpan } from "../../../src/embedded/collector/store.ts";
+import { openStore } from "../../../src/embedded/collector/store.ts";
+import { readTrace, type StoredSpan } from "../../../src/embedded/collector/traces.ts";
 
 const traceId = "0af7651916cd43dd8448eb211c80319c";
 const nowUs = Date.now() * 1000;

@@ -1,6 +1,7 @@
 import { BadParameter, ImpossibleQuery, parseDuration, parseInteger } from "../parameters.ts";
 import { findTraces, type TraceQuery } from "../search.ts";
-import { listOperations, listServices, type Store, summarizeTraces, type TraceSummary } from "../store.ts";
+import type { Store } from "../store.ts";
+import { listOperations, listServices, summarizeTraces, type TraceSummary } from "../traces.ts";
 import { counted, formatDuration, formatTime } from "./format.ts";
 import { type Html, html } from "./html.ts";
 import { layOutPage } from "./layout.ts";

@@ -1,6 +1,7 @@
 import { BadParameter, parseInteger, parseTraceId } from "../parameters.ts";
-import { microseconds, nameSpan, readTrace, type Store, type StoredSpan } from "../store.ts";
+import { microseconds, type Store } from "../store.ts";
 import { eventTags, isError, kindName, resourceTags, spanTags, type Tag } from "../tags.ts";
+import { nameSpan, readTrace, type StoredSpan } from "../traces.ts";
 import { counted, formatDuration, formatTime } from "./format.ts";
 import { type Html, html } from "./html.ts";
 import { layOutPage } from "./layout.ts";

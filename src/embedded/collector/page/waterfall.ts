@@ -1,4 +1,5 @@
-import { durationUs, microseconds, type StoredSpan } from "../store.ts";
+import { durationUs, microseconds } from "../store.ts";
+import type { StoredSpan } from "../traces.ts";
 
 /** A span's place in the picture of its trace. */
 export type Row = {
