@@ -50,11 +50,16 @@ async function answers(url: string): Promise<boolean> {
 }
 
 /** Waits until `condition` holds; throws after `seconds`. */
-export async function until(what: string, condition: () => Promise<boolean> | boolean, seconds = 120): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => Promise<boolean> | boolean,
+  seconds = 120,
+  everyMs = 20,
+): Promise<void> {
   const deadline = performance.now() + seconds * 1000;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`${what}: not within ${seconds} s`);
-    await Bun.sleep(20);
+    await Bun.sleep(everyMs);
   }
 }
 
