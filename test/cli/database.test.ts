@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { migrations } from "../../src/db/migrate.ts";
-import { start, until, wordloom } from "../support/cli.ts";
+import { start, wordloom } from "../support/cli.ts";
 import { cloneDatabase, testDatabase } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
 
 // Several processes start in each of these, two cores between them and all other tests.
 setDefaultTimeout(120_000);

@@ -2,8 +2,9 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, start, until, wordloom } from "../support/cli.ts";
+import { freePort, start, wordloom } from "../support/cli.ts";
 import { cloneDatabase, testDatabase } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
 
 const testbed = await testDatabase();
 const folder = await mkdtemp(join(tmpdir(), "wordloom-processes-"));

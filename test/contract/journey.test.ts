@@ -8,7 +8,8 @@ import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
 import { connectElasticsearch } from "../../src/search/client.ts";
 import { wordloom } from "../support/cli.ts";
 import { cloneDatabase, type TestDatabase } from "../support/postgres.ts";
-import { type Process, startServe, startWork, until } from "../support/processes.ts";
+import { type Process, startServe, startWork } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 
 /** The whole road with real processes: what is written is found, what is deleted is not, whatever happens to the worker on the way. */
 
@@ -81,7 +82,7 @@ for (const url of [engine.url, ...external]) {
           )
         )[0]?.n,
       );
-    const drained = () => until("both queues to be empty", async () => (await livingRows()) === 0, 120);
+    const drained = () => until("both queues to be empty", async () => (await livingRows()) === 0, 120_000);
     const count = async (query: object) => {
       await client.indices.refresh({ index });
       return (await client.count({ index, query })).count;

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openEngine } from "../support/engine.ts";
-import { until } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 import { judge, readRetries } from "./oracle.ts";
 import { asked, openDice, openScene } from "./scene.ts";
 
@@ -42,14 +42,14 @@ test(
           () => dice() < 0.05,
         );
       const owner = leaving.id;
-      await until("it to hold a batch", () => holding(owner), 20);
+      await until("it to hold a batch", () => holding(owner), 20_000);
       leaving.kill("SIGTERM");
       expect(await leaving.exited).toBe(0);
       expect(await holding(owner)).toBe(false);
       released += leaving.lines.filter((line) => line.includes("released")).length;
       [leaving, staying] = [staying, await arriving];
     }
-    await until("every event to be done", async () => (await scene.waiting()) === 0, 60);
+    await until("every event to be done", async () => (await scene.waiting()) === 0, 60_000);
     expect(await judge(scene)).toEqual([]);
     const [row] = await scene.db.execute<{ reclaimed: number; more: number }>(sql`
     select count(*) filter (where reclaim_count > 0)::int as reclaimed, count(*) filter (where attempts > 1)::int as more from search_outbox_events`);

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openEngine } from "../support/engine.ts";
-import { until } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 import { judge, readRetries } from "./oracle.ts";
 import { asked, openDice, openScene, type Worker } from "./scene.ts";
 
@@ -96,7 +96,7 @@ test(
       void enter(place);
       await writing;
     }
-    await until("every event to be done", async () => failures.length > 0 || (await scene.waiting()) === 0, 120);
+    await until("every event to be done", async () => failures.length > 0 || (await scene.waiting()) === 0, 120_000);
     expect(failures).toEqual([]);
     const seconds = (performance.now() - startedAt) / 1000;
     expect(await judge(scene)).toEqual([]);

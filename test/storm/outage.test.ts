@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
-import { until } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 import { judge, readRetries } from "./oracle.ts";
 import { asked, documentId, openScene, readMetric } from "./scene.ts";
 
@@ -45,7 +45,7 @@ test(
     const worker = await scene.startWorker("w1", { OUTBOX_BULK_SIZE: String(batchSize) });
     const metric = (name: string) => readMetric(worker, name);
     await using writer = write();
-    await until("work to flow", async () => (await scene.client.count({ index: scene.index })).count > 0, 20);
+    await until("work to flow", async () => (await scene.client.count({ index: scene.index })).count > 0, 20_000);
     const failedBefore = await metric("outbox_es_bulk_failed_requests_total");
 
     await engine.stop();
@@ -92,11 +92,11 @@ test(
         const { docs } = await scene.client.mget({ index: scene.index, ids: fresh.map(documentId), _source: false });
         return docs.every((doc) => "found" in doc && doc.found);
       },
-      2,
+      2_000,
     );
     const tookMs = Math.round(performance.now() - backAt);
     await writer.stop();
-    await until("every event to be done", async () => (await scene.waiting()) === 0, 60);
+    await until("every event to be done", async () => (await scene.waiting()) === 0, 60_000);
     expect(await judge(scene)).toEqual([]);
     expect(await metric("outbox_breaker_state")).toBe(0);
     process.stderr.write(

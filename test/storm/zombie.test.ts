@@ -2,7 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { sql } from "drizzle-orm";
 import { openEngine } from "../support/engine.ts";
-import { until } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 import { judge } from "./oracle.ts";
 import { asked, documentId, entityId, openScene, readMetric, type Worker } from "./scene.ts";
 import { openSluice } from "./sluice.ts";
@@ -23,10 +23,10 @@ afterAll(async () => {
 async function turn(worker: Worker, signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
   worker.kill(signal);
   const state = () => /\) (\S)/.exec(readFileSync(`/proc/${worker.pid}/stat`, "utf8"))?.[1];
-  await until(`${worker.id} to take ${signal}`, () => (state() === "T") === (signal === "SIGSTOP"), 10);
+  await until(`${worker.id} to take ${signal}`, () => (state() === "T") === (signal === "SIGSTOP"), 10_000);
 }
 
-const drained = () => until("every event to be done", async () => (await scene.waiting()) === 0, 60);
+const drained = () => until("every event to be done", async () => (await scene.waiting()) === 0, 60_000);
 
 async function holds(worker: Worker): Promise<boolean> {
   const rows = await scene.db.execute(
@@ -107,7 +107,7 @@ async function wake(zombie: Worker, batch: number): Promise<void> {
   const before = await fingerprint();
   await turn(zombie, "SIGCONT");
   refused += batch;
-  await until("its settle to be refused", async () => (await skips()) >= refused, 20);
+  await until("its settle to be refused", async () => (await skips()) >= refused, 20_000);
   expect(await skips()).toBe(refused);
   expect(await fingerprint()).toBe(before);
 }
@@ -138,7 +138,7 @@ test(
       await scene.change(entities);
       await using watching = watch(entities);
       const caught = () => (onTheWay ? sluices.zombie.held() > 0 : holds(zombie));
-      await until(`the worker to be caught ${way}`, caught, 20);
+      await until(`the worker to be caught ${way}`, caught, 20_000);
       await turn(zombie, "SIGSTOP");
       await turn(rescuer, "SIGCONT");
 
@@ -147,7 +147,7 @@ test(
           const { lost, inHand, kept } = await readRescue(entities);
           return kept === 0 && lost > 0 && inHand === lost;
         };
-        await until("the rescuer to hold the whole batch", taken, 20);
+        await until("the rescuer to hold the whole batch", taken, 20_000);
         await wake(zombie, (await readRescue(entities)).lost);
         await sluices.rescuer.open();
         await sluices.zombie.open();

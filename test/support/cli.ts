@@ -29,12 +29,3 @@ export function freePort(): number {
   server.stop(true);
   return port;
 }
-
-/** Waits for a condition, for at most forty seconds. */
-export async function until(what: string | (() => string), condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 40_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`still not: ${typeof what === "string" ? what : what()}`);
-    await Bun.sleep(5);
-  }
-}

@@ -1,4 +1,5 @@
 import { start } from "./cli.ts";
+import { until } from "./until.ts";
 
 /** A real `wordloom` process under test, with what it said. */
 export type Process = {
@@ -9,15 +10,6 @@ export type Process = {
   /** The exit code, or null when a signal ended it. */
   readonly exited: Promise<number | null>;
 };
-
-/** Waits until `condition` holds. Throws, saying what was waited for, after `seconds`. */
-export async function until(what: string, condition: () => Promise<boolean> | boolean, seconds = 60): Promise<void> {
-  const deadline = performance.now() + seconds * 1000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`waited ${seconds} s: ${what}`);
-    await Bun.sleep(15);
-  }
-}
 
 async function read(stream: ReadableStream<Uint8Array>, lines: string[]): Promise<void> {
   const decoder = new TextDecoder();

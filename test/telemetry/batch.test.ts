@@ -10,9 +10,9 @@ import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { openApi } from "../support/api.ts";
-import { until } from "../support/cli.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { spanMemory } from "../support/telemetry.ts";
+import { until } from "../support/until.ts";
 
 const testbed = await testDatabase();
 const database = testbed.open();

@@ -7,8 +7,9 @@ import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { contextOf } from "../../src/telemetry/propagation.ts";
 import { spansDropped, started } from "../../src/telemetry/signals.ts";
 import { type DropReason, openTracing, type Tracing } from "../../src/telemetry/tracing.ts";
-import { freePort, until } from "../support/cli.ts";
+import { freePort } from "../support/cli.ts";
 import { spanMemory } from "../support/telemetry.ts";
+import { until } from "../support/until.ts";
 
 const opened: { close: () => unknown }[] = [];
 afterEach(async () => {

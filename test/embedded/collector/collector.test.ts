@@ -8,8 +8,9 @@ import { type Collector, type CollectorOptions, startCollector } from "../../../
 import { MalformedPayload } from "../../../src/embedded/collector/otlp.ts";
 import { decodeJson } from "../../../src/embedded/collector/otlp-json.ts";
 import { decodeProtobuf } from "../../../src/embedded/collector/otlp-protobuf.ts";
-import { freePort, start as startCommand, until, wordloom } from "../../support/cli.ts";
+import { freePort, start as startCommand, wordloom } from "../../support/cli.ts";
 import { rejection } from "../../support/library.ts";
+import { until } from "../../support/until.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "wordloom-collector-"));
 afterAll(() => rm(folder, { recursive: true }));
