@@ -23,13 +23,13 @@ afterAll(async () => {
 
 const numbersFrom = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i);
 
-/** Some fifty changes a second until it is stopped: two new entities, of which some are deleted, and one that is changed again and again. */
+/** Some thirty changes a second until it is stopped: two new entities, of which some are deleted, and one that is changed again and again. */
 function write(): AsyncDisposable & { readonly stop: () => Promise<void> } {
   const stopped = new AbortController();
   const writing = (async () => {
     for (let n = 10_000; !stopped.signal.aborted; n += 2) {
       await scene.change([n, n + 1, n % 97], (changed) => changed > 97 && changed % 10 === 0);
-      await Bun.sleep(60);
+      await Bun.sleep(100);
     }
   })();
   const stop = () => {
