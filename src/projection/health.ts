@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { WorkerSignals } from "../telemetry/signals.ts";
+import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
 

@@ -7,7 +7,7 @@ import {
   isBrokenCircuitError,
 } from "cockatiel";
 import type { Reason } from "../outbox/event.ts";
-import type { WorkerSignals } from "../telemetry/signals.ts";
+import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import type { Applied } from "./projection.ts";
 
 /** How long an open breaker waits before it lets a probe through: well under the two seconds in which work must resume. */

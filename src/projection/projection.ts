@@ -1,5 +1,5 @@
 import type { Lease, Outcome, Queue, Reason } from "../outbox/event.ts";
-import type { BatchSignals, SignalledOutcome } from "../telemetry/signals.ts";
+import type { BatchSignals, SignalledOutcome } from "../telemetry/worker-signals.ts";
 
 /** What becomes of one event, and what is told about it beside. */
 export type Decision = {

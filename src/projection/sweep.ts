@@ -4,7 +4,7 @@ import { readBacklog } from "../outbox/backlog.ts";
 import type { Queue } from "../outbox/event.ts";
 import { reclaim } from "../outbox/reclaim.ts";
 import { oldestUnfinished, pruneDone } from "../outbox/retention.ts";
-import type { WorkerSignals } from "../telemetry/signals.ts";
+import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { failureReason } from "./batch.ts";
 
 export type SweepOptions = {

@@ -4,7 +4,7 @@ import { type Claim, openClaim } from "../outbox/claim.ts";
 import { type Lease, reasons } from "../outbox/event.ts";
 import { hasten } from "../outbox/settle.ts";
 import type { WakeUps } from "../outbox/wake.ts";
-import type { WorkerSignals } from "../telemetry/signals.ts";
+import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { type BatchOptions, failureReason, processBatch, type Turn } from "./batch.ts";
 import type { Health } from "./health.ts";
 import { createLatch } from "./latch.ts";

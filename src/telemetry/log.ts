@@ -74,3 +74,9 @@ export function traceKeys(span: Span | undefined): { trace_id?: string; span_id?
     ? {}
     : { trace_id: context.traceId, span_id: context.spanId };
 }
+
+/** The trace id for an exemplar: only of a trace that somebody can open. */
+export function sampledTraceId(span: Span | undefined): string | undefined {
+  const spanContext = span?.spanContext();
+  return spanContext && (spanContext.traceFlags & 1) === 1 ? spanContext.traceId : undefined;
+}

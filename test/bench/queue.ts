@@ -7,8 +7,8 @@ import { watchHealth } from "../../src/projection/health.ts";
 import type { Decision, Projection } from "../../src/projection/projection.ts";
 import { runWorker, workerOptions } from "../../src/projection/worker.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
-import { workerSignals } from "../../src/telemetry/signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
+import { workerSignals } from "../../src/telemetry/worker-signals.ts";
 import { median } from "./machine.ts";
 import { empty, report, startStore, until } from "./stack.ts";
 

@@ -119,7 +119,7 @@ test("a runbook says what it means, the query, the trace search, the log filter,
 });
 
 test("log filters and trace searches use events and keys that the signals write", () => {
-  const signals = read("src/telemetry/signals.ts");
+  const signals = read("src/telemetry/signals.ts") + read("src/telemetry/worker-signals.ts");
   const sources = `${signals}${read("src/telemetry/keys.ts")}`;
   for (const { text } of blocks("sh")) {
     for (const [, event = ""] of text.matchAll(/\.event == "([^"]+)"/g)) expect(signals).toContain(`event: "${event}"`);

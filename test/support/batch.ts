@@ -11,8 +11,8 @@ import type { Projection } from "../../src/projection/projection.ts";
 import { type SearchProjectionOptions, searchProjection } from "../../src/projection/search/project.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type Metrics, openMetrics } from "../../src/telemetry/metrics.ts";
-import { type WorkerSignals, workerSignals } from "../../src/telemetry/signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
+import { type WorkerSignals, workerSignals } from "../../src/telemetry/worker-signals.ts";
 
 /** Signals of a worker under test, and what they told. */
 export type Recorded = {

@@ -5,17 +5,9 @@ import { ops, reasons } from "../../src/outbox/event.ts";
 import type { ServiceName } from "../../src/telemetry/keys.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type Metrics, openMetrics } from "../../src/telemetry/metrics.ts";
-import {
-  type ApiSignals,
-  apiSignals,
-  type SignalledOutcome,
-  type Sinks,
-  spansDropped,
-  started,
-  type WorkerSignals,
-  workerSignals,
-} from "../../src/telemetry/signals.ts";
+import { type ApiSignals, apiSignals, type Sinks, spansDropped, started } from "../../src/telemetry/signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
+import { type SignalledOutcome, type WorkerSignals, workerSignals } from "../../src/telemetry/worker-signals.ts";
 
 /**
  * Processes as Prometheus and a log file see them, every signal told again and again: a hard day of an API and its workers in a few seconds. The numbers come

@@ -11,7 +11,7 @@ import recorded from "./schema.json";
 
 const src = join(import.meta.dir, "../../src");
 
-/** Properties of lower-case names in signals.ts that are no keys: what it hands out and what it passes to the SDK. */
+/** Properties of lower-case names in the signals that are no keys: what it hands out and what it passes to the SDK. */
 const codeWords = new Set(
   `add aggregate appended at attributes base chronicled claimed claims code config context count counts doc end experiment failed fd fields formatters from fill flush hastened hostname id ids identity ignore index items
   keys kind known labels lag line links log lost message metrics mixin name observe oldest ops options outcome parent processing producers projections pruned query reasons reclaimed released
@@ -36,7 +36,8 @@ async function namespacedKeys(): Promise<string[]> {
 }
 
 test("the keys of spans and log lines change only together with the name of their schema", async () => {
-  const named = [...(await propertiesOf("telemetry/signals.ts")), ...(await propertiesOf("telemetry/log.ts"))];
+  const tellers = ["telemetry/signals.ts", "telemetry/worker-signals.ts", "telemetry/log.ts"];
+  const named = (await Promise.all(tellers.map(propertiesOf))).flat();
   const keys = [...new Set([...named.filter((name) => !codeWords.has(name)), ...(await namespacedKeys())])].toSorted();
   const schemas: Readonly<Record<string, readonly string[]>> = recorded;
   expect(
