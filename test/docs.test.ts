@@ -24,7 +24,7 @@ test.each(documents)("every link of %s inside the repository leads somewhere", a
 test("every file that the documents name as the way of an event is there", async () => {
   const text = await Bun.file(join(root, "docs/architecture.md")).text();
   const [, way = ""] = /```\n([\s\S]+?)```/.exec(text) ?? [];
-  const named = [...way.matchAll(/\b(?:http|library|outbox|projection|search|telemetry)\/[a-z/]+/g)].map(
+  const named = [...way.matchAll(/\b(?:http|library|outbox|projection|search|telemetry)\/[a-z/-]+/g)].map(
     ([name]) => name,
   );
   expect(named.length).toBeGreaterThan(12);
