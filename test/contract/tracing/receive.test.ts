@@ -135,6 +135,7 @@ describe("an answer", () => {
     ["a varint without end", [255, 255, 255]],
     ["a message that is longer than the rest", [10, 5, 1]],
     ["a field of another type", [10, 2, 8, 1]],
+    ["a trace id of three bytes", [10, 9, 18, 7, 18, 5, 10, 3, 1, 2, 3]],
   ])("to protobuf that cannot be read is a status of code 3: %s", async (_, body) => {
     const { status, type, bytes } = await post(new Uint8Array(body), protobuf);
     expect([status, type]).toEqual([400, "application/x-protobuf"]);
