@@ -58,7 +58,7 @@ test(
         states.add(await metric("outbox_breaker_state"));
         return performance.now() >= endsAt;
       },
-      seconds + 20,
+      (seconds + 20) * 1000,
     );
     // Open, or half-open with a probe on its way.
     expect(states).toContain(2);

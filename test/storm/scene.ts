@@ -90,10 +90,10 @@ export async function openScene(elasticUrl: string): Promise<Scene> {
     await Promise.allSettled(starting);
     for (const worker of workers) worker.kill("SIGKILL");
     await Promise.all(workers.map((w) => w.exited));
-    await client.indices.delete({ index: `${index}-000001`, ignore_unavailable: true });
-    await client.close();
     await database.close();
     await clone.drop();
+    await client.indices.delete({ index: `${index}-000001`, ignore_unavailable: true });
+    await client.close();
   }, 60_000);
 
   let appended = 0;
