@@ -7,7 +7,10 @@ import { type DatabaseAddress, parseDatabaseUrl } from "../../src/db/address.ts"
 import { type Database, type DbOptions, openDatabase } from "../../src/db/client.ts";
 import { migrate, migrations } from "../../src/db/migrate.ts";
 import { PostgresStartError } from "../../src/embedded/postgres/failure.ts";
-import { startPostgres } from "../../src/embedded/postgres/start.ts";
+import { prepareFolders } from "../../src/embedded/postgres/folders.ts";
+import { readPostmaster } from "../../src/embedded/postgres/postmaster.ts";
+import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
+import { until } from "./until.ts";
 
 /** A migrated database of the environment "test" that belongs to one test file. */
 export interface TestDatabase {
@@ -108,14 +111,11 @@ function openExternal(url: string): Server {
 
 async function openEmbedded(): Promise<Server> {
   const root = join(import.meta.dir, "../..");
-  const started = await startPostgres({ dataDir: join(root, ".cache/test-postgres"), durability: "none" }).catch(
-    (error: unknown) => {
-      if (!(error instanceof PostgresStartError) || error.reason !== "permission") throw error;
-      // A checkout below /root: the server, which is not root, cannot get there.
-      const elsewhere = join(tmpdir(), `wordloom-test-${Bun.hash(root).toString(36)}`);
-      return startPostgres({ dataDir: elsewhere, durability: "none" });
-    },
-  );
+  const started = await joinHeld(join(root, ".cache/test-postgres")).catch((error: unknown) => {
+    if (!(error instanceof PostgresStartError) || error.reason !== "permission") throw error;
+    // A checkout below /root: the server, which is not root, cannot get there.
+    return joinHeld(join(tmpdir(), `wordloom-test-${Bun.hash(root).toString(36)}`));
+  });
   const admin = connect({ ...started.connection, database: "postgres" });
   return {
     admin,
@@ -125,6 +125,19 @@ async function openEmbedded(): Promise<Server> {
       await started.stop();
     },
   };
+}
+
+/** Joins the server that postgres-holder.ts keeps, having it started when there is none. Never starts it here: it would end with this test file. */
+async function joinHeld(dataDir: string): Promise<EmbeddedPostgres> {
+  const { cluster } = (await prepareFolders(dataDir)).folders;
+  const ready = async () => (await readPostmaster(cluster))?.ready === true;
+  if (!(await ready())) {
+    // The shell ends at once, so that the holder belongs to nobody. Of several only one starts the server.
+    const holder = [process.execPath, join(import.meta.dir, "postgres-holder.ts"), dataDir];
+    await Bun.spawn(["sh", "-c", 'setsid "$@" </dev/null >/dev/null 2>&1 &', "sh", ...holder]).exited;
+    await until("the tests' Postgres", ready);
+  }
+  return await startPostgres({ dataDir, durability: "none" });
 }
 
 const connect = (options: postgres.Options<Record<string, never>>): postgres.Sql =>
