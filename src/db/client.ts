@@ -76,6 +76,7 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
       timezone: "UTC",
       // A queue is empty one moment and 200,000 rows long the next, and a prepared statement keeps the plan of the moment: planned for an empty table, a claim
       // reads and sorts all of it (measured: 13 s in place of 4 ms). What we look for always has an index; a full scan is still made where nothing else is possible.
+      jit: "off",
       enable_seqscan: "off",
       enable_bitmapscan: "off",
       search_path: "public",

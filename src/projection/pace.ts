@@ -11,7 +11,7 @@ import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import type { Applied } from "./projection.ts";
 
 /** How long an open breaker waits before it lets a probe through: well under the two seconds in which work must resume. */
-const halfOpenAfterMs = 1000;
+const halfOpenAfterMs = 500;
 /** Consecutive batches that fail as a whole until the target counts as down. */
 const failuresToOpen = 2;
 

@@ -84,20 +84,26 @@ function storedVersion(reason: string): bigint | null {
   return digits === undefined ? null : BigInt(digits);
 }
 
+/** The engine's reason without what users wrote: it likes to quote the value that did not fit. */
+function reasonOf(error: Record<string, unknown> | undefined): string {
+  const reason = textOf(error?.["reason"]).replace(/ ?Preview of field's value: [\s\S]*$/, "");
+  // Of the cause only the type: its reason quotes too ("For input string: …").
+  const cause = isRecord(error?.["caused_by"]) ? textOf(error["caused_by"]["type"]) : "";
+  return (cause === "" ? reason : `${reason} (${cause})`).slice(0, detailLength);
+}
+
 function readItem(raw: unknown, item: BulkItem): ItemResult {
   const answer = isRecord(raw) ? raw[item.op] : undefined;
   if (!isRecord(answer) || answer["_id"] !== item.id || typeof answer["status"] !== "number")
     return { kind: "unanswered" };
   const error = isRecord(answer["error"]) ? answer["error"] : undefined;
-  const cause = error && isRecord(error["caused_by"]) ? textOf(error["caused_by"]["reason"]) : "";
-  const reason = textOf(error?.["reason"]);
   const shards = answer["_shards"];
   return {
     kind: "answered",
     status: answer["status"],
     errorType: error ? textOf(error["type"]) || null : null,
-    detail: (cause === "" ? reason : `${reason} (${cause})`).slice(0, detailLength),
-    storedVersion: answer["status"] === 409 ? storedVersion(reason) : null,
+    detail: reasonOf(error),
+    storedVersion: answer["status"] === 409 ? storedVersion(textOf(error?.["reason"])) : null,
     failedShards: isRecord(shards) && typeof shards["failed"] === "number" ? shards["failed"] : 0,
   };
 }
@@ -135,7 +141,7 @@ function httpFailure(error: errors.ResponseError): RequestFailure {
     kind: "http",
     status: error.statusCode ?? 0,
     errorType: problem ? textOf(problem["type"]) || null : null,
-    detail: (textOf(problem?.["reason"]) || `HTTP ${error.statusCode}`).slice(0, detailLength),
+    detail: reasonOf(problem) || `HTTP ${error.statusCode}`,
     retryAfterMs: readRetryAfter(error.meta.headers?.["retry-after"]),
   };
 }

@@ -20,7 +20,7 @@ export type Build = { readonly version: string; readonly revision: string };
 export function started({ log, metrics, tracing }: Sinks, config: Config, build: Build): void {
   metrics.set("wordloom_build_info", { version: build.version, revision: build.revision, bun_version: Bun.version }, 1);
   log.warn(
-    { event: "observability.schema", obs_schema: obsSchema, version: build.version },
+    { event: "observability.schema", version: build.version },
     `Observability schema: ${obsSchema} (file=${Bun.main})`,
   );
   log.warn({ event: "tracing.startup", ...tracing.startup });
