@@ -23,8 +23,11 @@ export type DbOptions = {
 export type Database = {
   readonly db: Db;
   readonly address: DatabaseAddress;
-  /** Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made anew: what was sent meanwhile is lost. */
-  readonly listen: (channel: string, heard: () => void) => Promise<() => Promise<void>>;
+  /**
+   * Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made anew: what was sent meanwhile is lost. A subscription is owed nothing, so that
+   * nobody would notice when its connection is half-open: every `checkMs` (15 s unless told) the server is asked something on it, and a silent one is replaced.
+   */
+  readonly listen: (channel: string, heard: () => void, checkMs?: number) => Promise<() => Promise<void>>;
   readonly close: () => Promise<void>;
 };
 
@@ -69,6 +72,8 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
     // A server that restarts is found again within half a second; the default waits up to 20 s.
     backoff: (attempts: number) => Math.min(0.5, 0.05 * attempts),
     onnotice: () => {},
+    // Asked on every connect, by a promise that nobody waits for: the process would end when the server goes away just then. We pass no arrays that need it.
+    fetch_types: false,
     connection: {
       application_name: options.applicationName,
       statement_timeout: options.statementTimeoutMs,
@@ -86,9 +91,27 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
   return {
     db,
     address,
-    listen: async (channel, heard) => {
+    listen: async (channel, heard, checkMs = 15_000) => {
       const subscription = await client.listen(channel, heard, heard);
-      return () => subscription.unlisten();
+      let checks = 0;
+      let checking = false;
+      const check = setInterval(() => {
+        if (checking) return;
+        checking = true;
+        checks += 1;
+        // Under a new name each time: for a channel that it knows the driver asks the server nothing.
+        client
+          .listen(`${channel}_check_${checks}`, () => undefined)
+          .then((asked) => asked.unlisten())
+          .catch(() => undefined)
+          .finally(() => {
+            checking = false;
+          });
+      }, checkMs);
+      return async () => {
+        clearInterval(check);
+        await subscription.unlisten();
+      };
     },
     close: () => client.end({ timeout: 2 }),
   };

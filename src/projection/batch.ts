@@ -79,13 +79,14 @@ function signalled({ outcome, errorType, noopReason, warning, labs }: Decision):
   };
 }
 
-/** Settles, trying again for as long as the lease holds: the target has the documents already, only the rows do not know yet. */
+/** Settles, trying again for as long as the lease holds and nobody wants to leave: the target has the documents already, only the rows do not know yet. */
 async function settleWithin(
   db: Db,
   queue: Queue,
   lease: Lease,
   outcomes: ReadonlyMap<bigint, Outcome>,
   signals: WorkerSignals,
+  leave: AbortSignal,
 ): Promise<Set<bigint>> {
   for (let attempt = 0; ; attempt += 1) {
     try {
@@ -93,7 +94,8 @@ async function settleWithin(
     } catch (error) {
       signals.databaseFailed("settle", failureReason(error), error);
       const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 }, Math.random());
-      if (failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt) throw error;
+      const inVain = failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt;
+      if (inVain || leave.aborted) throw error;
       await Bun.sleep(delay);
     }
   }
@@ -103,16 +105,17 @@ function releaseAll(lease: Lease): Map<bigint, Decision> {
   return new Map(lease.events.map((e) => [e.id, { outcome: { kind: "release" } }]));
 }
 
-/** When the documents cannot be read because rows are locked: nothing was sent, and the events are not to blame. */
-function contended(lease: Lease, error: unknown): Map<bigint, Decision> {
-  const text = error instanceof Error ? error.message : "contention";
+/** When our own database stood in the way: the events are not to blame, and are tried again a little later. `sent` where the target may have them already. */
+function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decision> {
+  const reason = failureReason(error);
+  const text = error instanceof Error ? error.message : reason;
   const retry = (attempts: number): Outcome => ({
     kind: "retry",
-    reason: "db_contention",
+    reason,
     error: text,
     delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }, Math.random()),
     counted: false,
-    sent: false,
+    sent,
   });
   return new Map(lease.events.map((e) => [e.id, { outcome: retry(e.attempts) }]));
 }
@@ -140,8 +143,7 @@ export async function processBatch(
       prepared = await projection.prepare(lease, batch);
     } catch (error) {
       signals.databaseFailed("prepare", failureReason(error), error);
-      if (failureReason(error) === "db_contention") return contended(lease, error);
-      return releaseAll(lease);
+      return failureReason(error) === "db_unavailable" ? releaseAll(lease) : putOff(lease, error, false);
     }
     const { granted, done } = await turn();
     try {
@@ -149,6 +151,11 @@ export async function processBatch(
       if (!granted || kept.signal.aborted) return releaseAll(lease);
       const applied = await pace.send(() => prepared.send(kept.signal));
       return applied === null ? releaseAll(lease) : applied.decisions;
+    } catch (error) {
+      // A projection into our own database: not settled, the events would wait for the lease to run out.
+      if (failureReason(error) === "unknown_exception") throw error;
+      signals.databaseFailed("send", failureReason(error), error);
+      return putOff(lease, error, true);
     } finally {
       done();
     }
@@ -157,7 +164,7 @@ export async function processBatch(
     const decisions = await batch.run(apply);
     const startedAt = performance.now();
     const outcomes = new Map(Array.from(decisions, ([id, d]) => [id, d.outcome]));
-    const settled = await settleWithin(db, projection.queue, lease, outcomes, signals);
+    const settled = await settleWithin(db, projection.queue, lease, outcomes, signals, leave);
     batch.settled(
       new Map(Array.from(decisions, ([id, d]) => [id, signalled(d)])),
       settled,

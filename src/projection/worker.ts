@@ -97,9 +97,10 @@ export async function runWorker(
     );
   const pace = createPace(options.concurrency, signals, () => void due());
 
-  const turn: Turn = async () => {
+  /** Waits for the right to send; `leaveQueue` is called once it is over. */
+  async function takeTurn(leaveQueue: () => void): ReturnType<Turn> {
     while (sending >= pace.limit() && !stop.aborted) await turns.wait(longestWaitMs);
-    waiting -= 1;
+    leaveQueue();
     if (stop.aborted) return { granted: false, done: () => undefined };
     sending += 1;
     bell.ring();
@@ -111,10 +112,17 @@ export async function runWorker(
         bell.ring();
       },
     };
-  };
+  }
 
   function start(lease: Lease, startedAt: number, claimMs: number): void {
     waiting += 1;
+    // A batch that could not be prepared never comes to its turn.
+    let queued = true;
+    const leaveQueue = () => {
+      if (queued) waiting -= 1;
+      queued = false;
+    };
+    const turn = () => takeTurn(leaveQueue);
     const batch = signals.claimed(
       lease,
       startedAt,
@@ -124,6 +132,7 @@ export async function runWorker(
     const work = processBatch(db, projection, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
       (dueInMs) => {
         inHand.delete(work);
+        leaveQueue();
         bell.ring();
         if (dueInMs !== null) setTimeout(bell.ring, dueInMs).unref();
       },

@@ -267,7 +267,7 @@ const commands: fc.Arbitrary<Command>[] = [
 ];
 
 /** What moves a story on comes more often than what disturbs it. */
-const often = [0, 0, 1, 3, 3, 5, 5].flatMap((i) => commands[i] ?? []);
+const often = [0, 0, 1, 3, 3, 4, 4, 5, 5].flatMap((i) => commands[i] ?? []);
 
 /** A batch that crashed before anything was sent was not done by settling it: what it still owned is put on the target now. */
 function lostIsNotDone(w: Worker, ids: Set<bigint>): Set<bigint> {
@@ -311,6 +311,8 @@ test(
         fc.integer({ min: 2, max: 3 }),
         async (story, workers) => {
           await empty(db, queue);
+          // Among the first events an id gets one digit longer.
+          await db.execute(sql`select setval('search_outbox_events_id_seq', 95)`);
           const world = new World(db, workers);
           await fc.asyncModelRun(() => ({ model: {}, real: world }), story);
           await drain(world);

@@ -1,0 +1,173 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { type AddressInfo, createConnection, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createServer as createTlsServer } from "node:tls";
+import { sql } from "drizzle-orm";
+import fc from "fast-check";
+import type { DatabaseAddress } from "../../src/db/address.ts";
+import { databaseErrorCode, openDatabase } from "../../src/db/client.ts";
+import { createLedger } from "../../src/db/socket.ts";
+import { rejection } from "../support/library.ts";
+import { testDatabase } from "../support/postgres.ts";
+
+describe("the ledger of what the server owes", () => {
+  const message = (type: string, body: Uint8Array) => {
+    const header = Buffer.from(`${type}0000`);
+    header.writeUInt32BE(body.length + 4, 1);
+    return Buffer.concat([header, body]);
+  };
+  const startup = Buffer.concat([Buffer.from([0, 0, 0, 13, 0, 3, 0, 0]), Buffer.from("user\0")]);
+  const body = fc.uint8Array({ maxLength: 40 });
+  /** Cuts bytes wherever the numbers say. */
+  const cut = (bytes: Buffer, places: readonly number[]) => {
+    const at = [0, ...places.map((p) => p % (bytes.length + 1)), bytes.length].toSorted((a, b) => a - b);
+    return at.slice(1).map((end, i) => bytes.subarray(at[i], end));
+  };
+  /** A query is a simple one or a series that ends in a Sync; its answer holds one ReadyForQuery. */
+  const query = fc.oneof(
+    body.map((b) => message("Q", b)),
+    fc
+      .array(fc.tuple(fc.constantFrom("P", "B", "D", "E", "H", "C"), body), { minLength: 1, maxLength: 5 })
+      .map((ms) => Buffer.concat([...ms.map(([t, b]) => message(t, b)), message("S", Buffer.alloc(0))])),
+  );
+  const answer = fc
+    .array(fc.tuple(fc.constantFrom("1", "2", "D", "T", "C", "A", "N", "E"), body), { maxLength: 6 })
+    .map((ms) => Buffer.concat([...ms.map(([t, b]) => message(t, b)), message("Z", Buffer.from("I"))]));
+
+  test("counts one answer for each query, however the bytes are cut, whatever they hold", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ query, answer }), { maxLength: 8 }),
+        fc.nat({ max: 8 }),
+        fc.array(fc.nat(), { maxLength: 30 }),
+        (talk, answered, places) => {
+          const ledger = createLedger();
+          for (const chunk of cut(Buffer.concat([startup, ...talk.map((t) => t.query)]), places)) ledger.sent(chunk);
+          expect(ledger.owed()).toBe(1 + talk.length);
+          const said = [
+            message("R", Buffer.alloc(4)),
+            message("Z", Buffer.from("I")),
+            ...talk.slice(0, answered).map((t) => t.answer),
+          ];
+          for (const chunk of cut(Buffer.concat(said), places)) ledger.received(chunk);
+          expect(ledger.owed()).toBe(talk.length - Math.min(answered, talk.length));
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  test("a notice is no answer, and the middle of a long row is one", () => {
+    const ledger = createLedger();
+    ledger.sent(startup);
+    expect(ledger.received(message("N", Buffer.alloc(20)))).toBe(false);
+    const row = message("D", Buffer.alloc(1000));
+    expect(ledger.received(row.subarray(0, 500))).toBe(true);
+    expect(ledger.received(row.subarray(500, 600))).toBe(true);
+    expect(ledger.received(row.subarray(600))).toBe(true);
+  });
+});
+
+describe("TLS", async () => {
+  const database = await testDatabase();
+  const folder = await mkdtemp(join(tmpdir(), "wordloom-tls-"));
+  const made = Bun.spawnSync(
+    [
+      "openssl",
+      "req",
+      "-x509",
+      "-newkey",
+      "ec",
+      "-pkeyopt",
+      "ec_paramgen_curve:P-256",
+      "-nodes",
+      "-days",
+      "2",
+      "-subj",
+      "/CN=localhost",
+      "-keyout",
+      join(folder, "key.pem"),
+      "-out",
+      join(folder, "cert.pem"),
+    ],
+    { stderr: "pipe" },
+  );
+  if (!made.success) throw new Error(made.stderr.toString());
+  const upstream = () => {
+    const { socketPath, host, port } = database.address;
+    return socketPath === undefined ? createConnection({ host, port }) : createConnection({ path: socketPath });
+  };
+  // The TLS half decrypts for the real server; the front answers the SSLRequest and hands the rest on.
+  const inner = createTlsServer(
+    { key: await readFile(join(folder, "key.pem")), cert: await readFile(join(folder, "cert.pem")) },
+    (socket) => {
+      const far = upstream();
+      socket
+        .on("error", () => far.destroy())
+        .pipe(far)
+        .on("error", () => socket.destroy())
+        .pipe(socket);
+    },
+  );
+  let answers: "S" | "N" | "silence" = "S";
+  const requests: string[] = [];
+  const front = createServer((near) => {
+    near.on("error", () => near.destroy());
+    near.once("data", (request) => {
+      requests.push(request.toString("hex"));
+      if (answers === "silence") return;
+      near.write(answers);
+      if (answers === "N") return;
+      const far = createConnection({ host: "127.0.0.1", port: (inner.address() as AddressInfo).port });
+      near
+        .pipe(far)
+        .on("error", () => near.destroy())
+        .pipe(near);
+    });
+  });
+  for (const server of [inner, front]) await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  afterAll(async () => {
+    front.close();
+    inner.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const ask = async (tls: DatabaseAddress["tls"], host = "127.0.0.1") => {
+    const address = {
+      ...database.address,
+      host,
+      port: (front.address() as AddressInfo).port,
+      socketPath: undefined,
+      tls,
+    };
+    const pool = openDatabase(address, { max: 1, applicationName: "tls", statementTimeoutMs: 5000, prepare: true });
+    try {
+      return await pool.db.execute<{ n: number }>(sql`select 1 as n`);
+    } finally {
+      await pool.close();
+    }
+  };
+
+  test("require encrypts and takes any certificate", async () => {
+    answers = "S";
+    expect(await ask("unverified")).toMatchObject([{ n: 1 }]);
+    expect(requests.at(-1)).toBe("0000000804d2162f");
+  });
+
+  test("verify-full refuses a certificate that nobody vouches for", async () => {
+    answers = "S";
+    expect(databaseErrorCode(await rejection(ask("verified", "localhost")))).toMatch(/CERT|SELF_SIGNED/);
+  });
+
+  test("a server without TLS is refused where TLS is asked for, before anything is told", async () => {
+    answers = "N";
+    expect(databaseErrorCode(await rejection(ask("unverified")))).toBe("TLS_REFUSED");
+  });
+
+  test("a server that never answers the question is given up", async () => {
+    answers = "silence";
+    expect(databaseErrorCode(await rejection(ask("unverified")))).toBe("CONNECT_TIMEOUT");
+  });
+});
