@@ -77,9 +77,11 @@ test("a query that was sent while another one was under way has a deadline of it
     prepare: false,
   });
   await one.db.execute(sql`select 1`);
-  // postgres.js sends the second without waiting for the first.
-  const first = one.db.execute(sql`select pg_sleep(0.05)`);
-  const second = one.db.execute(sql`select pg_sleep(0.5)`);
+  // postgres.js sends the second without waiting for the first. (drizzle sends nothing before somebody asks for the result.)
+  const send = (seconds: number) =>
+    one.db.execute(sql`select pg_sleep(${sql.raw(String(seconds))})`).then((rows) => rows);
+  const first = send(0.05);
+  const second = send(0.5);
   await first;
   proxy.swallow();
   expect(isUnavailable(await inTime(second))).toBe(true);

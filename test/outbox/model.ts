@@ -45,6 +45,8 @@ export class World {
   readonly target = new Target();
   readonly workers: Worker[];
   readonly batches = new Set<string>();
+  /** The version of each document when it was last looked at. */
+  readonly reached = new Map<string, bigint>();
   audited = 0;
   inserted = 0;
   pruned = 0;
@@ -118,9 +120,12 @@ export class World {
     expect(real.size).toBe(this.inserted - this.pruned);
     const [audit] = await this.db.execute<{ n: number }>(sql`select count(*)::int as n from outbox_replays`);
     expect(audit?.n).toBe(this.audited);
-    // I3: never ahead of the source.
-    for (const [entity, { version }] of this.target.documents)
+    // I3: never lower than it was, never ahead of the source.
+    for (const [entity, { version }] of this.target.documents) {
+      expect(version).toBeGreaterThanOrEqual(this.reached.get(entity) ?? 0n);
       expect(version).toBeLessThanOrEqual(this.entities.get(entity)?.version ?? 0n);
+      this.reached.set(entity, version);
+    }
   }
 
   due(): number {
