@@ -80,3 +80,15 @@ test("a pool that was refused more often than it has connections connects once t
   await behind.close();
   await gate.close();
 });
+
+test("rows that came before an error, or before the connection was lost, are no part of the next answer", async () => {
+  const row = sql`n, repeat('x', 10000)`;
+  const breaks = [
+    sql`select ${row}, 1 / (300 - n) from generate_series(1, 500) n`,
+    sql`select ${row}, case when n = 300 then pg_terminate_backend(pg_backend_pid()) end from generate_series(1, 500) n`,
+  ];
+  for (const query of breaks) {
+    expect(await rejection(pool.db.execute(query))).toBeInstanceOf(Error);
+    expect(Array.from(await pool.db.execute<{ n: number }>(sql`select 1 as n`))).toEqual([{ n: 1 }]);
+  }
+});

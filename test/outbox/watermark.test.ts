@@ -133,6 +133,14 @@ test("of 200 random interleavings of slow and fast producers none loses an event
         else if (s.do === "wait") advance(s.ms);
         else if (s.do !== "open") await finish(s.nth, s.do);
       }
+      // The floor goes up while the slow ones are still open.
+      for (let i = 0; i < 3; i += 1) {
+        const batch = newEvents(3);
+        await enqueue(db, queue, batch);
+        for (const e of batch) committed.add(e.entityId);
+        while (await take(20));
+        advance(2001);
+      }
       while (await take(20));
       while (open.length > 0) await finish(0, "commit");
       while (await take(20));
