@@ -48,7 +48,7 @@ describe("requests in flight", () => {
 });
 
 describe("the breaker", () => {
-  test("opens at the second outage in a row, and lets nothing through but one probe a second", async () => {
+  test("opens at the second outage in a row, and lets nothing through but two probes a second", async () => {
     const { pace, recorded } = open();
     await pace.send(down());
     await pace.send(well);
@@ -58,7 +58,7 @@ describe("the breaker", () => {
     expect([pace.open(), pace.probing(), pace.limit()]).toEqual([true, true, 1]);
     expect(recorded.gauge("outbox_breaker_state")).toBe(2);
     expect(pace.waitMs()).toBeGreaterThan(0);
-    expect(pace.waitMs()).toBeLessThanOrEqual(1000);
+    expect(pace.waitMs()).toBeLessThanOrEqual(500);
     let sent = false;
     const refused = await pace.send(() => {
       sent = true;
@@ -73,7 +73,7 @@ describe("the breaker", () => {
     expect(pace.open()).toBe(false);
   });
 
-  test("a probe that fails keeps it open for another second; one that succeeds closes it and says that the target is back", async () => {
+  test("a probe that fails keeps it open for another half second; one that succeeds closes it and says that the target is back", async () => {
     const { pace, recorded, closed } = open();
     await pace.send(down());
     await pace.send(down());

@@ -63,10 +63,10 @@ test(
     // Open, or half-open with a probe on its way.
     expect(states).toContain(2);
 
-    // Two failures open the breaker, each with another batch beside it; afterwards one probe a second.
+    // Two failures open the breaker, each with another batch beside it; afterwards two probes a second.
     const failed = (await metric("outbox_es_bulk_failed_requests_total")) - failedBefore;
     expect(failed).toBeGreaterThan(0);
-    expect(failed).toBeLessThanOrEqual(4 + seconds + 1);
+    expect(failed).toBeLessThanOrEqual(4 + 2 * seconds + 1);
     const [rows] = await scene.db.execute<{
       terminal: number;
       tried: number;
