@@ -37,7 +37,7 @@ const command = (step: Step): Command => ({
   toString: () => step.name,
 });
 
-const entities = Array.from({ length: 4 }, (_, i) => `00000000-0000-4000-8000-00000000000${i}`);
+const entities = Array.from({ length: 2 }, (_, i) => `00000000-0000-4000-8000-00000000000${i}`);
 const ofWorker = (
   name: string,
   n: number,
@@ -62,7 +62,7 @@ const holds = (w: Worker) => w.lease !== null;
 const commands: fc.Arbitrary<Command>[] = [
   fc
     .record({
-      e: fc.nat({ max: 3 }),
+      e: fc.nat({ max: 1 }),
       op: fc.constantFrom<Op>("upsert", "upsert", "delete"),
       commit: fc.nat({ max: 7 }).map((x) => x > 0),
     })
@@ -101,7 +101,7 @@ const commands: fc.Arbitrary<Command>[] = [
   fc
     .record({
       n,
-      weather: fc.constantFrom<Weather>("well", "well", "well", "mixed", "mixed", "down", "lost"),
+      weather: fc.constantFrom<Weather>("well", "well", "well", "mixed", "mixed", "down", "bad", "lost"),
       dice: fc.nat({ max: 4 }),
     })
     .map(({ n, weather, dice }) =>
@@ -218,6 +218,25 @@ const commands: fc.Arbitrary<Command>[] = [
       ),
     ),
   ),
+  // What random steps seldom bring about: a worker reads an entity, another sends a newer version of it, then the first one sends what it read.
+  fc.constant(
+    command({
+      name: "overtake",
+      can: (world) => world.workers.filter((w) => !holds(w)).length > 1 && world.due() > 0,
+      run: async (world) => {
+        const [slow, quick] = world.workers.filter((w) => !holds(w));
+        if (slow === undefined || quick === undefined) return;
+        slow.took(await slow.claim(1));
+        slow.prepare();
+        await world.write(slow.lease?.events[0]?.entityId ?? "", "upsert", true);
+        await world.check();
+        quick.took(await quick.claim(100));
+        quick.send("well", 0);
+        await world.check();
+        slow.send("well", 0);
+      },
+    }),
+  ),
   fc.constant(
     command({
       name: "reclaim",
@@ -267,7 +286,7 @@ const commands: fc.Arbitrary<Command>[] = [
 ];
 
 /** What moves a story on comes more often than what disturbs it. */
-const often = [0, 0, 1, 3, 3, 4, 4, 5, 5].flatMap((i) => commands[i] ?? []);
+const often = [0, 0, 1, 3, 3, 4, 4, 5, 5, 14, 14, 14].flatMap((i) => commands[i] ?? []);
 
 /** A batch that crashed before anything was sent was not done by settling it: what it still owned is put on the target now. */
 function lostIsNotDone(w: Worker, ids: Set<bigint>): Set<bigint> {
@@ -305,6 +324,7 @@ test(
   `in ${runs} random stories of writes, claims, sends, crashes, lapsed leases, reclaims and replays every row is what the model says after every step, and the target ends as the source`,
   async () => {
     let compared = 0;
+    let overtaken = 0;
     await fc.assert(
       fc.asyncProperty(
         fc.commands([...commands, ...often], { maxCommands: 100, size: "max" }),
@@ -317,12 +337,13 @@ test(
           await fc.asyncModelRun(() => ({ model: {}, real: world }), story);
           await drain(world);
           compared += world.compared;
+          overtaken += world.overtaken;
         },
       ),
       { numRuns: runs },
     );
     process.stderr.write(
-      `${compared} rows compared with the model; steps: ${JSON.stringify(Object.fromEntries(happened))}\n`,
+      `${compared} rows compared with the model; ${overtaken} sends that came too late; steps: ${JSON.stringify(Object.fromEntries(happened))}\n`,
     );
     // A story in which nothing happens proves nothing.
     for (const name of [
@@ -336,8 +357,10 @@ test(
       "expire",
       "reclaim",
       "prune",
+      "overtake",
+      "replay",
     ])
-      expect([name, (happened.get(name) ?? 0) > runs / 10]).toEqual([name, true]);
+      expect([name, (happened.get(name) ?? 0) > runs / 20]).toEqual([name, true]);
   },
   Math.max(90_000, runs * 300),
 );

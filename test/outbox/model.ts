@@ -35,8 +35,8 @@ class Target {
 
 type Entity = { version: bigint; deleted: boolean };
 
-/** How the target answers: everything well, nothing reached, or by item. */
-export type Weather = "well" | "down" | "lost" | "mixed";
+/** How the target answers: everything well, nothing reached, all applied and no answer, all refused, or by item. */
+export type Weather = "well" | "down" | "lost" | "bad" | "mixed";
 
 /** The real queue and what must be true of it. */
 export class World {
@@ -47,6 +47,8 @@ export class World {
   readonly batches = new Set<string>();
   /** The version of each document when it was last looked at. */
   readonly reached = new Map<string, bigint>();
+  /** Sends that came after a newer version had been sent. */
+  overtaken = 0;
   audited = 0;
   inserted = 0;
   pruned = 0;
@@ -207,6 +209,7 @@ export class Worker {
       else if (face === "bad")
         this.outcomes.set(event.id, { kind: "fail", reason: "es_4xx", error: "bad", sent: true });
       else {
+        if ((world.target.documents.get(event.entityId)?.version ?? 0n) > now.version) world.overtaken += 1;
         const result = world.target.write(event.entityId, now.version, now.deleted ? "delete" : "upsert");
         // A lost answer: applied, and nobody knows.
         this.outcomes.set(
