@@ -155,6 +155,14 @@ async function claimWithoutLock(
   );
 }
 
+/** Gives back what a claim took whose answer never came: nobody knows of it, and its lease would have to run out first. Nothing was sent. */
+async function giveBack(db: Db, queue: Queue, claimBatchId: string): Promise<void> {
+  await db.execute(sql`
+    update ${sql.identifier(`${queue.table}_live`)}
+       set status = 'pending', owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, attempts = attempts - 1, next_retry_at = now(), updated_at = now()
+     where status = 'processing' and claim_batch_id = ${claimBatchId}::uuid`);
+}
+
 /**
  * Opens the claiming side of a queue. The lanes take turns in going first, so that neither a storm of retries nor a flood of writes starves the other.
  * Throws what the driver throws.
@@ -162,10 +170,17 @@ async function claimWithoutLock(
 export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
   const floor = createFloor();
   let retriesFirst = false;
+  /** Claims that failed, though Postgres may have carried them out. */
+  const unanswered = new Set<string>();
   return async (limit) => {
+    for (const lost of unanswered) {
+      await giveBack(db, queue, lost);
+      unanswered.delete(lost);
+    }
     const claimBatchId = crypto.randomUUID();
     const sentAt = performance.now();
     retriesFirst = !retriesFirst;
+    unanswered.add(claimBatchId);
     const events =
       options.breakClaimMs === undefined
         ? await execute(
@@ -173,6 +188,7 @@ export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
             sql`with ${due(queue, limit, floor.next(sentAt), retriesFirst, true)}, ${lease(queue, options, claimBatchId)}`,
           )
         : await claimWithoutLock(db, queue, options, claimBatchId, limit);
+    unanswered.delete(claimBatchId);
     floor.claimed(sentAt, events.find((e) => e.fresh)?.id, events.length === limit);
     if (events.length === 0) return null;
     return { claimBatchId, owner: options.owner, events, expiresAt: sentAt + options.leaseMs };

@@ -157,3 +157,23 @@ test("a renewal of a batch that lost rows says so and leaves what it knew of its
   expect(await renew(db, queue, lease, 60_000, 300_000)).toBe(2);
   expect(lease.expiresAt).toBe(expiresAt);
 });
+
+test("what a claim took whose answer was lost is given back by the next claim, without costing an attempt", async () => {
+  await enqueue(db, queue, newEvents(3));
+  let lose = true;
+  const losing: typeof db = Object.create(db, {
+    execute: {
+      value: async (query: ReturnType<typeof sql>) => {
+        const rows = await db.execute(query);
+        if (lose) throw new Error("the connection was lost");
+        return rows;
+      },
+    },
+  });
+  const claim = openClaim(losing, queue, options);
+  const lost = await claim(10).catch((error: unknown) => error);
+  expect(lost).toBeInstanceOf(Error);
+  expect(Array.from((await rowsOf(db, queue)).values(), (r) => r.status)).toEqual(Array(3).fill("processing"));
+  lose = false;
+  expect((await claim(10))?.events.map((e) => e.attempts)).toEqual([1, 1, 1]);
+});
