@@ -1,7 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type AddressInfo, createConnection, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { sql } from "drizzle-orm";
@@ -72,45 +71,21 @@ describe("the ledger of what the server owes", () => {
 
 describe("TLS", async () => {
   const database = await testDatabase();
-  const folder = await mkdtemp(join(tmpdir(), "wordloom-tls-"));
-  const made = Bun.spawnSync(
-    [
-      "openssl",
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:P-256",
-      "-nodes",
-      "-days",
-      "2",
-      "-subj",
-      "/CN=localhost",
-      "-keyout",
-      join(folder, "key.pem"),
-      "-out",
-      join(folder, "cert.pem"),
-    ],
-    { stderr: "pipe" },
-  );
-  if (!made.success) throw new Error(made.stderr.toString());
+  // Key and certificate in one file: the gate must not need an openssl on the machine.
+  const pem = await readFile(join(import.meta.dir, "fixtures/localhost.pem"));
   const upstream = () => {
     const { socketPath, host, port } = database.address;
     return socketPath === undefined ? createConnection({ host, port }) : createConnection({ path: socketPath });
   };
   // The TLS half decrypts for the real server; the front answers the SSLRequest and hands the rest on.
-  const inner = createTlsServer(
-    { key: await readFile(join(folder, "key.pem")), cert: await readFile(join(folder, "cert.pem")) },
-    (socket) => {
-      const far = upstream();
-      socket
-        .on("error", () => far.destroy())
-        .pipe(far)
-        .on("error", () => socket.destroy())
-        .pipe(socket);
-    },
-  );
+  const inner = createTlsServer({ key: pem, cert: pem }, (socket) => {
+    const far = upstream();
+    socket
+      .on("error", () => far.destroy())
+      .pipe(far)
+      .on("error", () => socket.destroy())
+      .pipe(socket);
+  });
   let answers: "S" | "N" | "silence" = "S";
   const requests: string[] = [];
   const front = createServer((near) => {
@@ -131,7 +106,6 @@ describe("TLS", async () => {
   afterAll(async () => {
     front.close();
     inner.close();
-    await rm(folder, { recursive: true, force: true });
   });
 
   const ask = async (tls: DatabaseAddress["tls"], host = "127.0.0.1") => {
