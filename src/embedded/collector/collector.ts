@@ -1,11 +1,10 @@
+import { type FromThread, startThread, type ToThread } from "../thread.ts";
+
 /** What the two threads say to each other. */
-export type ToWorker =
-  | { readonly kind: "start"; readonly options: Required<CollectorOptions> }
-  | { readonly kind: "stop" };
-export type FromWorker =
-  | { readonly kind: "listening"; readonly port: number; readonly queryPort: number }
-  | { readonly kind: "failed"; readonly message: string; readonly code?: string }
-  | { readonly kind: "stopped" };
+type Start = { readonly options: Required<CollectorOptions> };
+type Listening = { readonly port: number; readonly queryPort: number };
+export type ToWorker = ToThread<Start>;
+export type FromWorker = FromThread<Listening>;
 
 export type CollectorOptions = {
   /** The folder of the spans; ":memory:" keeps them only while it runs. */
@@ -41,47 +40,9 @@ const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/collector/
 export async function startCollector(options: CollectorOptions): Promise<Collector> {
   const { queryPort = null, hostname = "127.0.0.1", maxSpans = defaultMaxSpans } = options;
   const worker = new Worker(new URL(workerPath, import.meta.url).href);
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
-  const say = (message: ToWorker) => worker.postMessage(message);
-  try {
-    const listening = replyOf(worker, "listening");
-    say({ kind: "start", options: { ...options, queryPort, hostname, maxSpans } });
-    const ports = await listening;
-    const urlOf = (port: number) => `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-    const stop = async () => {
-      const stopped = replyOf(worker, "stopped");
-      say({ kind: "stop" });
-      await stopped;
-      worker.terminate();
-    };
-    let stopping: Promise<void> | undefined;
-    return {
-      url: urlOf(ports.port),
-      queryUrl: urlOf(ports.queryPort),
-      stop: () => {
-        stopping ??= stop();
-        return stopping;
-      },
-    };
-  } catch (cause) {
-    worker.terminate();
-    throw cause;
-  }
-}
-
-/** The next message of that kind. Rejects when the worker reports a failure or breaks. */
-function replyOf<Kind extends FromWorker["kind"]>(
-  worker: Worker,
-  kind: Kind,
-): Promise<Extract<FromWorker, { kind: Kind }>> {
-  return new Promise((resolve, reject) => {
-    worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
-      if (data.kind === kind) resolve(data as Extract<FromWorker, { kind: Kind }>);
-      else if (data.kind === "failed") {
-        const failure = new Error(`the embedded trace store did not start: ${data.message}`);
-        reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
-      }
-    });
-    worker.addEventListener("error", (event) => reject(new Error(`the embedded trace store broke: ${event.message}`)));
-  });
+  const { listening, stop } = await startThread<Listening>(worker, "the embedded trace store", {
+    options: { ...options, queryPort, hostname, maxSpans },
+  } satisfies Start);
+  const urlOf = (port: number) => `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  return { url: urlOf(listening.port), queryUrl: urlOf(listening.queryPort), stop };
 }

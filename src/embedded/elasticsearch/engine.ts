@@ -1,11 +1,10 @@
+import { type FromThread, startThread, type ToThread } from "../thread.ts";
+
 /** What the two threads say to each other. */
-export type ToWorker =
-  | { readonly kind: "start"; readonly dataDir: string; readonly port: number }
-  | { readonly kind: "stop" };
-export type FromWorker =
-  | { readonly kind: "listening"; readonly port: number }
-  | { readonly kind: "failed"; readonly message: string; readonly code?: string }
-  | { readonly kind: "stopped" };
+type Start = { readonly dataDir: string; readonly port: number };
+type Listening = { readonly port: number };
+export type ToWorker = ToThread<Start>;
+export type FromWorker = FromThread<Listening>;
 
 export interface Engine {
   /** Where it answers: loopback only, no credentials. */
@@ -27,55 +26,9 @@ const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/elasticsea
  */
 export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
   const worker = new Worker(new URL(workerPath, import.meta.url).href);
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
-  const say = (message: ToWorker) => worker.postMessage(message);
-  try {
-    const listening = replyOf(worker, "listening");
-    say({ kind: "start", dataDir, port });
-    const { port: bound } = await listening;
-    const stop = async () => {
-      const stopped = replyOf(worker, "stopped");
-      say({ kind: "stop" });
-      await stopped;
-      worker.terminate();
-    };
-    let stopping: Promise<void> | undefined;
-    return {
-      url: `http://127.0.0.1:${bound}`,
-      stop: () => {
-        stopping ??= stop();
-        return stopping;
-      },
-    };
-  } catch (cause) {
-    worker.terminate();
-    throw cause;
-  }
-}
-
-/** The next message of that kind. Rejects when the worker reports a failure or breaks. */
-function replyOf<Kind extends FromWorker["kind"]>(
-  worker: Worker,
-  kind: Kind,
-): Promise<Extract<FromWorker, { kind: Kind }>> {
-  return new Promise((resolve, reject) => {
-    const listen = ({ data }: MessageEvent<FromWorker>) => {
-      if (isKind(data, kind)) resolve(data);
-      if (data.kind === "failed") {
-        const failure = new Error(`the embedded search engine did not start: ${data.message}`);
-        reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
-      }
-    };
-    worker.addEventListener("message", listen);
-    worker.addEventListener("error", ({ message }) =>
-      reject(new Error(`the embedded search engine broke: ${message}`)),
-    );
-  });
-}
-
-function isKind<Kind extends FromWorker["kind"]>(
-  message: FromWorker,
-  kind: Kind,
-): message is Extract<FromWorker, { kind: Kind }> {
-  return message.kind === kind;
+  const { listening, stop } = await startThread<Listening>(worker, "the embedded search engine", {
+    dataDir,
+    port,
+  } satisfies Start);
+  return { url: `http://127.0.0.1:${listening.port}`, stop };
 }

@@ -1,0 +1,62 @@
+/** What an embedded server on a thread of its own says: that it listens, with the facts of `Listening`; why it cannot; that it is closed. */
+export type FromThread<Listening extends object> =
+  | ({ readonly kind: "listening" } & Listening)
+  | { readonly kind: "failed"; readonly message: string; readonly code?: string }
+  | { readonly kind: "stopped" };
+
+/** What it is told. */
+export type ToThread<Start extends object> = ({ readonly kind: "start" } & Start) | { readonly kind: "stop" };
+
+export type Thread<Listening extends object> = {
+  readonly listening: Listening;
+  /** Lets running requests end, closes the data and ends the thread. Idempotent. */
+  readonly stop: () => Promise<void>;
+};
+
+/**
+ * Starts the server of a worker and resolves when it listens. Rejects with the reason, which names it as `what`, and with `code` where the worker gave one; the thread
+ * is ended then. The caller makes the worker: a compiled binary finds it only by the very form `new Worker(new URL(…))`.
+ */
+export async function startThread<Listening extends object>(
+  worker: Worker,
+  what: string,
+  start: object,
+): Promise<Thread<Listening>> {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
+  const say = (message: ToThread<object>) => worker.postMessage(message);
+  /** The next message that `read` makes something of. */
+  const reply = <T>(read: (message: FromThread<Listening>) => T | undefined) =>
+    new Promise<T>((resolve, reject) => {
+      worker.addEventListener("message", ({ data }: MessageEvent<FromThread<Listening>>) => {
+        const told = read(data);
+        if (told !== undefined) resolve(told);
+        else if (data.kind === "failed") {
+          const failure = new Error(`${what} did not start: ${data.message}`);
+          reject(data.code === undefined ? failure : Object.assign(failure, { code: data.code }));
+        }
+      });
+      worker.addEventListener("error", ({ message }) => reject(new Error(`${what} broke: ${message}`)));
+    });
+  try {
+    const listens = reply((message) => (message.kind === "listening" ? message : undefined));
+    say({ kind: "start", ...start });
+    const listening = await listens;
+    let stopping: Promise<void> | undefined;
+    const stop = async () => {
+      const stopped = reply((message) => (message.kind === "stopped" ? true : undefined));
+      say({ kind: "stop" });
+      await stopped;
+      worker.terminate();
+    };
+    return {
+      listening,
+      stop: () => {
+        stopping ??= stop();
+        return stopping;
+      },
+    };
+  } catch (cause) {
+    worker.terminate();
+    throw cause;
+  }
+}
