@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { readConfig } from "../../src/config.ts";
 import { type DatabaseAddress, parseDatabaseUrl } from "../../src/db/address.ts";
-import { type Database, databaseErrorCode, isContention, isUnavailable, openDatabase } from "../../src/db/client.ts";
+import { type Database, isContention, isUnavailable, openDatabase } from "../../src/db/client.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
 import { createTag, deleteTag } from "../../src/library/tags.ts";
@@ -101,8 +101,7 @@ async function underLoad(
         else acknowledged.push(tag.id);
         wakeUps.announce();
       } catch (error) {
-        // 25P02: one of several statements under way; the first of them said why.
-        if (!isUnavailable(error) && !isContention(error) && databaseErrorCode(error) !== "25P02") throw error;
+        if (!isUnavailable(error) && !isContention(error)) throw error;
       }
       await Bun.sleep(5);
     }
