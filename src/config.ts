@@ -79,6 +79,13 @@ const schema = Type.Object({
     600_000,
     5000,
   ),
+  DATABASE_POOL_TIMEOUT_MS: integer(
+    where,
+    "How long a request or a worker waits for a free connection; then the database counts as unavailable.",
+    10,
+    600_000,
+    5000,
+  ),
   DATABASE_PREPARE: flag(where, "Prepared statements. Switch off behind a pooler in transaction mode.", true),
   WORDLOOM_DATA_DIR: Type.Optional(
     text(

@@ -3,6 +3,8 @@ import postgres from "postgres";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 import * as schema from "./schema.ts";
 import { openSocket } from "./socket.ts";
+import { inTurns, type OnStatement } from "./statements.ts";
+import { openTurns } from "./turns.ts";
 
 /** A pool of connections. Statements go through it one by one; what belongs together goes through `transaction`. */
 export type Db = PostgresJsDatabase<typeof schema>;
@@ -18,11 +20,27 @@ export type DbOptions = {
   readonly statementTimeoutMs: number;
   /** Off behind a pooler in transaction mode. */
   readonly prepare: boolean;
+  /** How long a statement or a transaction may wait for a free connection; then it fails as unavailable. 5 s unless told. */
+  readonly poolTimeoutMs?: number;
+  readonly onStatement?: OnStatement | undefined;
+};
+
+/** A pool at this moment. */
+export type PoolState = {
+  /** Connections at most. */
+  readonly max: number;
+  /** Statements and transactions under way: each has a connection, or has one opened. */
+  readonly used: number;
+  /** Open connections that nobody uses. */
+  readonly idle: number;
+  /** Statements and transactions that wait for a connection. */
+  readonly pending: number;
 };
 
 export type Database = {
   readonly db: Db;
   readonly address: DatabaseAddress;
+  readonly state: () => PoolState;
   /**
    * Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made anew: what was sent meanwhile is lost. A subscription is owed nothing, so that
    * nobody would notice when its connection is half-open: every `checkMs` (15 s unless told) the server is asked something on it, and a silent one is replaced.
@@ -34,28 +52,20 @@ export type Database = {
 const connectMs = 3000;
 const graceMs = 1000;
 
-/** Gives drizzle a client whose `unsafe` prepares: parsing and planning the same few statements again cost a third of a write. */
-function preparing<T extends postgres.ISql>(sql: T, prepare: boolean): T {
-  const unsafe = ((query: string, parameters: never[] = []) =>
-    sql.unsafe(query, parameters, { prepare: prepare && parameters.length > 0 })) as T["unsafe"];
-  // oxlint-disable-next-line typescript/unbound-method -- a closure of the driver, it uses no `this`
-  const begin = "begin" in sql ? (sql as unknown as postgres.Sql).begin : undefined;
-  return new Proxy(sql, {
-    get(target, key) {
-      if (key === "unsafe") return unsafe;
-      if (key === "begin" && begin)
-        return (...args: [unknown, unknown?]) => {
-          const work = args.at(-1) as (tx: postgres.TransactionSql) => unknown;
-          const rest = args.slice(0, -1) as [string];
-          return begin(...rest, (tx: postgres.TransactionSql) => work(preparing(tx, prepare)));
-        };
-      return Reflect.get(target, key) as unknown;
-    },
-  });
-}
-
 /** Opens a pool. Connects on first use; never throws here. */
 export function openDatabase(address: DatabaseAddress, options: DbOptions): Database {
+  const turns = openTurns(options.max, options.poolTimeoutMs ?? 5000);
+  let open = 0;
+  // Of what asks for a socket only a subscription, which is no part of the pool, hears notifications.
+  const connect = async ({ onnotify }: { readonly onnotify?: unknown }) => {
+    const socket = await openSocket(address, connectMs, options.statementTimeoutMs + graceMs);
+    if (onnotify !== undefined) return socket;
+    open += 1;
+    socket.once("close", () => {
+      open -= 1;
+    });
+    return socket;
+  };
   const client = postgres({
     host: address.host,
     port: address.port,
@@ -65,7 +75,7 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
     max: options.max,
     prepare: options.prepare,
     // The watched socket does what these would do: it times out, and it speaks TLS.
-    socket: () => openSocket(address, connectMs, options.statementTimeoutMs + graceMs),
+    socket: connect,
     ssl: false,
     connect_timeout: 2 * (connectMs / 1000),
     idle_timeout: 60,
@@ -87,10 +97,16 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
       search_path: "public",
     },
   } as postgres.Options<Record<string, never>>);
-  const db = drizzle(preparing(client, options.prepare), { schema });
+  const db = drizzle(inTurns(client, turns, options), { schema });
   return {
     db,
     address,
+    state: () => ({
+      max: options.max,
+      used: turns.used(),
+      idle: Math.max(0, open - turns.used()),
+      pending: turns.pending(),
+    }),
     listen: async (channel, heard, checkMs = 15_000) => {
       const subscription = await client.listen(channel, heard, heard);
       let checks = 0;
@@ -150,6 +166,7 @@ export function isUnavailable(error: unknown): boolean {
       "ETIMEDOUT",
       "EHOSTUNREACH",
       "ANSWER_TIMEOUT",
+      "POOL_TIMEOUT",
     ].includes(code)
   );
 }

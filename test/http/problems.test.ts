@@ -217,6 +217,49 @@ test("a wait for another's lock that takes too long is 503, to be tried again", 
   expect(answer.headers.get("retry-after")).toBe("1");
 });
 
+test("a lock inside a write of several statements is 503 too, whichever of them waits for it", async () => {
+  const impatient = database.open({ statementTimeoutMs: 200 });
+  const own = openApi(impatient.db);
+  for (const table of ["tags", "search_index", "chronicle_events", "search_outbox_events"]) {
+    await db.transaction(async (tx) => {
+      await tx.execute(sql`lock table ${sql.identifier(table)} in access exclusive mode`);
+      for (let i = 0; i < 3; i += 1) {
+        const answer = await own.send("POST", "/api/v1/tags", { name: `behind ${table} ${i}` });
+        expectProblem(answer, "DATABASE_BUSY");
+        expect(answer.headers.get("retry-after")).toBe("1");
+      }
+    });
+    expect((await own.send("POST", "/api/v1/tags", { name: `after ${table}` })).status).toBe(201);
+  }
+  await impatient.close();
+});
+
+test("a request for which no connection is free in time is 503, to be tried again, and has written nothing", async () => {
+  const small = database.open({ max: 1, poolTimeoutMs: 100 });
+  const own = openApi(small.db);
+  const release = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const holding = small.db.transaction(async () => {
+    held.resolve();
+    await release.promise;
+  });
+  await held.promise;
+  const before = await countRows(db);
+  for (const [method, path, body] of [
+    ["POST", "/api/v1/tags", { name: "no room" }],
+    ["GET", `/api/v1/tags/${nobody}`, undefined],
+  ] as const) {
+    const answer = await own.send(method, path, body);
+    expectProblem(answer, "DATABASE_UNAVAILABLE");
+    expect(answer.headers.get("retry-after")).toBe("1");
+  }
+  expect(await countRows(db)).toEqual(before);
+  release.resolve();
+  await holding;
+  expect((await own.send("POST", "/api/v1/tags", { name: "no room" })).status).toBe(201);
+  await small.close();
+});
+
 test("a database that is gone is 503 everywhere but where it is not needed, and is found again", async () => {
   const gate = openGate(database.address);
   const behind = openDatabase(gate.address, {
