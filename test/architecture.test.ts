@@ -115,6 +115,10 @@ test("the environment is read in main alone, and handed on", () => {
   expect(filesWith(/\bprocess\.env\b|\bBun\.env\b|import\.meta\.env\b/)).toEqual(["main.ts"]);
 });
 
+test("SQL is pasted together from constants alone: its text is shown in spans", () => {
+  expect(filesWith(/\bsql\.raw\b|\binlineParams\b/)).toEqual(["db/migrate.ts", "outbox/settle.ts"]);
+});
+
 test("only outbox speaks SQL to the queues", () => {
   const elsewhere = filesWith(/_outbox_events/).filter((path) => stationOf(path) !== "outbox");
   expect(elsewhere).toEqual([]);

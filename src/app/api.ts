@@ -1,4 +1,5 @@
 import { type ApiServer, createServer, type ServerParts } from "../http/server.ts";
+import { eventTypes } from "../library/event-types.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import { apiSignals, type Sinks } from "../telemetry/signals.ts";
 import type { Store } from "./store.ts";
@@ -14,7 +15,7 @@ export function openApi(
     db: database.db,
     config: settings.config,
     search: { client, index: settings.index },
-    signals: apiSignals(sinks),
+    signals: apiSignals(sinks, { eventTypes }),
     wakeUps,
     readiness: { draining: false },
     metrics: async (request) => {

@@ -25,14 +25,15 @@ export function startProjections(
   resources: AsyncDisposableStack,
 ): Projections {
   const { config, index } = store.settings;
-  const healthDb = openPool(store, "wordloom-health", resources, { max: 2 }).db;
+  const seen = { metrics: parts.metrics };
+  const healthDb = openPool(store, "wordloom-health", resources, { max: 2, seen }).db;
   // When something else of the process cannot go on, they drain before their pools are closed.
   const closing = new AbortController();
   const stopped = AbortSignal.any([stop, closing.signal]);
   const running = names.map((name) => {
     const host = {
       config,
-      db: openPool(store, `wordloom-${name}`, resources).db,
+      db: openPool(store, `wordloom-${name}`, resources, { seen }).db,
       healthDb,
       wakeUps: parts.wakeUps,
       client: parts.client,

@@ -13,9 +13,9 @@ export async function serve(env: Env, flags: { host?: string; port?: number }, s
   await using resources = new AsyncDisposableStack();
   const settings = readSettings(env);
   const { config } = settings;
-  const store = await openStore(settings, "required", "wordloom-api", resources);
-  const client = await reachElasticsearch(settings, resources);
   const sinks = openSinks(config, "api", openMetrics("api"), resources);
+  const store = await openStore(settings, "required", "wordloom-api", resources, sinks);
+  const client = await reachElasticsearch(settings, resources);
   tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());

@@ -6,6 +6,7 @@ import { migrate, pendingMigrations } from "../db/migrate.ts";
 import { PostgresStartError } from "../embedded/postgres/failure.ts";
 import { startPostgres } from "../embedded/postgres/start.ts";
 import { CommandError } from "../errors.ts";
+import { poolOpened, type Sinks, statementSignals } from "../telemetry/signals.ts";
 import { embeddedAddress, type Settings } from "./settings.ts";
 
 /** Finds the database, starting the embedded Postgres where none is given. What it opens is released with `resources`. */
@@ -47,20 +48,27 @@ export type Store = {
   readonly applied: readonly string[];
 };
 
+/** Where a pool is seen: in metrics, and with `tracing` in the spans of what it is used for. */
+type Seen = Pick<Sinks, "metrics"> & Partial<Pick<Sinks, "tracing">>;
+
 /** Another pool on a store's database, released with `resources`. */
 export function openPool(
   { settings, address }: Pick<Store, "settings" | "address">,
   name: string,
   resources: AsyncDisposableStack,
-  options: { readonly max?: number; readonly statementTimeoutMs?: number } = {},
+  options: { readonly max?: number; readonly statementTimeoutMs?: number; readonly seen?: Seen | undefined } = {},
 ): Database {
   const { config } = settings;
+  const { metrics, tracing } = options.seen ?? {};
   const database = openDatabase(address, {
     applicationName: name,
     max: options.max ?? config.DATABASE_POOL_SIZE,
     statementTimeoutMs: options.statementTimeoutMs ?? config.DATABASE_STATEMENT_TIMEOUT_MS,
+    poolTimeoutMs: config.DATABASE_POOL_TIMEOUT_MS,
     prepare: config.DATABASE_PREPARE,
+    onStatement: tracing && statementSignals(tracing, address),
   });
+  if (metrics) poolOpened(metrics, name, database.state);
   resources.defer(() => database.close());
   return database;
 }
@@ -74,9 +82,10 @@ export async function openStore(
   schema: Schema,
   name: string,
   resources: AsyncDisposableStack,
+  seen?: Seen,
 ): Promise<Store> {
   const address = await reachPostgres(settings, resources);
-  const database = openPool({ settings, address }, name, resources);
+  const database = openPool({ settings, address }, name, resources, { seen });
   return await reporting(address, async () => {
     const sentinel = await checkSentinel(database.db, settings.environment);
     let applied: string[] = [];

@@ -48,16 +48,16 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const { settings, tracesUrl } = await withCollector(read, resources);
   const { config } = settings;
   checkExperiments(config, settings.environment);
-  const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources));
+  const metrics = openMetrics("both");
+  const sinks = openSinks(config, "api", metrics, resources);
+  const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources, sinks));
   const client = await step("starting the search engine", reachElasticsearch(settings, resources));
   const obstacle = await prepareIndex(client, settings);
   if (obstacle) throw unusable(settings, obstacle.away);
-  const metrics = openMetrics("both");
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();
 
-  const sinks = openSinks(config, "api", metrics, resources);
   tellStart(sinks, config);
   const api = openApi(store, client, wakeUps, sinks);
   const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];

@@ -18,10 +18,10 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const settings = readSettings(env);
   const { config } = settings;
   checkExperiments(config, settings.environment);
-  const store = await openStore(settings, "required", "wordloom-worker", resources);
+  const metrics = openMetrics("worker");
+  const store = await openStore(settings, "required", "wordloom-worker", resources, { metrics });
   const client = await reachElasticsearch(settings, resources);
   const obstacle = await prepareIndex(client, settings);
-  const metrics = openMetrics("worker");
   const sinks = openSinks(config, flags.projection ?? "search", metrics, resources);
   tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);

@@ -1,5 +1,5 @@
 import { Elysia } from "elysia";
-import { problems } from "../errors.ts";
+import { type ProblemCode, problems } from "../errors.ts";
 import type { RequestSignals } from "../telemetry/signals.ts";
 import { blockRoutes } from "./blocks.ts";
 import { bookRoutes } from "./books.ts";
@@ -7,7 +7,7 @@ import { bookshelfRoutes } from "./bookshelves.ts";
 import type { Desk } from "./desk.ts";
 import { healthRoutes, isHealthPath, type Readiness } from "./health.ts";
 import { libraryRoutes } from "./libraries.ts";
-import { problemOf, problemResponse, retriable } from "./problem.ts";
+import { type Problem, problemOf, problemResponse, retriable } from "./problem.ts";
 import { type SearchBackend, searchRoutes } from "./search.ts";
 import { tagRoutes } from "./tags.ts";
 
@@ -28,7 +28,12 @@ export type ApiServer = {
 };
 
 /** One request on its way through the server. */
-type Exchange = { readonly signals: RequestSignals; route: string | null; error: unknown };
+type Exchange = { readonly signals: RequestSignals; route: string | null; problem: ProblemCode | undefined };
+
+function refuse(exchange: Exchange, problem: Problem): Response {
+  exchange.problem = problem.code;
+  return problemResponse(problem, exchange.signals.correlationId);
+}
 
 /** The HTTP API. Every answer but 2xx is problem+json (RFC 9457) and holds nothing of the request's input. */
 export function createServer({ metrics, readiness, search, ...parts }: ServerParts): ApiServer {
@@ -55,18 +60,14 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     if (problem.code === "ROUTE_NOT_FOUND") {
       const allow = methodsAt(path);
       if (allow.length > 0)
-        return problemResponse(
-          {
-            code: "METHOD_NOT_ALLOWED",
-            detail: problems.METHOD_NOT_ALLOWED[1],
-            headers: { allow: allow.join(", ") },
-          },
-          exchange.signals.correlationId,
-        );
+        return refuse(exchange, {
+          code: "METHOD_NOT_ALLOWED",
+          detail: problems.METHOD_NOT_ALLOWED[1],
+          headers: { allow: allow.join(", ") },
+        });
     } else exchange.route = route;
-    exchange.error = error;
     if (problem.code === "INTERNAL") desk.signals.failed(exchange.signals.correlationId, error);
-    return problemResponse(problem, exchange.signals.correlationId);
+    return refuse(exchange, problem);
   });
   healthRoutes(app, desk.db, readiness, metrics);
   libraryRoutes(app, desk);
@@ -91,30 +92,29 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
 
   async function answer(request: Request): Promise<Response> {
     const signals = desk.signals.request(request);
-    const exchange: Exchange = { signals, route: null, error: undefined };
+    const exchange: Exchange = { signals, route: null, problem: undefined };
     return await signals.run(async () => {
       const response = await respond(request, exchange);
       response.headers.set("x-request-id", signals.correlationId);
       response.headers.set("cache-control", "no-store");
       response.headers.set("x-content-type-options", "nosniff");
       if (readiness.draining) response.headers.set("connection", "close");
-      signals.end(exchange.route, response.status, exchange.error);
+      signals.end(exchange.route, response.status, exchange.problem);
       return response;
     });
   }
 
   async function respond(request: Request, exchange: Exchange): Promise<Response> {
     if (readiness.draining && !isHealthPath(new URL(request.url).pathname))
-      return problemResponse(retriable("DRAINING"), exchange.signals.correlationId);
+      return refuse(exchange, retriable("DRAINING"));
     // HEAD is GET without the body, which Bun leaves out by itself.
     const routed = request.method === "HEAD" ? new Request(request, { method: "GET" }) : request;
     exchanges.set(routed, exchange);
     try {
       return await app.handle(routed);
     } catch (error) {
-      exchange.error = error;
       desk.signals.failed(exchange.signals.correlationId, error);
-      return problemResponse(problemOf(error), exchange.signals.correlationId);
+      return refuse(exchange, problemOf(error));
     }
   }
 

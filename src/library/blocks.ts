@@ -3,6 +3,7 @@ import type { Db, Tx } from "../db/client.ts";
 import { blocks, type blockTypes, books } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import { undeletable } from "./refusal.ts";
 
 export type Block = typeof blocks.$inferSelect;
@@ -15,7 +16,7 @@ export type BlockFields = {
   readonly meta?: string | null;
 };
 
-const changed = (block: Block, libraryId: string, eventType: string, payload: Change["payload"]): Change => ({
+const changed = (block: Block, libraryId: string, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "block",
   entityId: block.id,
   version: block.version,

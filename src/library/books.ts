@@ -4,6 +4,7 @@ import { books, bookshelves } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import { undeletable } from "./refusal.ts";
 
 export type Book = typeof books.$inferSelect;
@@ -16,7 +17,7 @@ export type BookFields = {
   readonly sourcePath?: string | null;
 };
 
-const changed = (book: Book, eventType: string, payload: Change["payload"]): Change => ({
+const changed = (book: Book, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "book",
   entityId: book.id,
   version: book.version,

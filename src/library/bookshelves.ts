@@ -4,13 +4,14 @@ import { bookshelves, libraries } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
 export type Bookshelf = typeof bookshelves.$inferSelect;
 
 export type BookshelfFields = { readonly name: string; readonly description?: string | null };
 
-const changed = (shelf: Bookshelf, eventType: string, payload: Change["payload"]): Change => ({
+const changed = (shelf: Bookshelf, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "bookshelf",
   entityId: shelf.id,
   version: shelf.version,

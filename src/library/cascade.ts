@@ -1,6 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { EntityType } from "../db/schema.ts";
 import type { Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 
 type Container = "library" | "bookshelf" | "book";
 type Doomed = { id: string; version: string; library_id: string; book_id: string | null };
@@ -15,7 +16,7 @@ const rowsAtOnce = 5000;
 async function deleteRows(
   unit: Unit,
   entityType: EntityType,
-  eventType: string,
+  eventType: EventType,
   because: Readonly<Record<string, string>>,
   statement: (limit: number) => SQL,
 ): Promise<void> {

@@ -3,6 +3,7 @@ import type { Db, Tx } from "../db/client.ts";
 import type { EntityType } from "../db/schema.ts";
 import { append } from "../outbox/append.ts";
 import { type Op, queues, type TraceContext } from "../outbox/event.ts";
+import type { EventType } from "./event-types.ts";
 
 /** On whose behalf and because of what a write happens: goes into the chronicle and, as trace context, into the outbox. */
 export type Cause = TraceContext & {
@@ -18,8 +19,7 @@ export type Change = {
   /** The entity's version after the write. */
   readonly version: bigint;
   readonly op: Op;
-  /** e.g. tag_created, book_deleted. */
-  readonly eventType: string;
+  readonly eventType: EventType;
   readonly libraryId: string | null;
   readonly bookId: string | null;
   /** What is searched; ignored for a delete, whose tombstone keeps no text. */

@@ -4,6 +4,7 @@ import { blocks, books } from "../db/schema.ts";
 import { createBlocks } from "./blocks.ts";
 import { changeBook, createBook, deleteBook } from "./books.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import type { MarkdownBlock } from "./markdown.ts";
 
 /** What a file wants its book to be. */
@@ -43,7 +44,7 @@ type Place = Pick<ImportedBook, "libraryId"> & { readonly bookId: string };
 const blockChange = (
   place: Place,
   op: Change["op"],
-  eventType: string,
+  eventType: EventType,
   id: string,
   version: bigint,
   block?: MarkdownBlock,

@@ -4,6 +4,7 @@ import { libraries } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
 export type Library = typeof libraries.$inferSelect;
@@ -14,7 +15,7 @@ export type LibraryFields = {
   readonly themeColor?: string | null;
 };
 
-const changed = (library: Library, eventType: string, payload: Change["payload"]): Change => ({
+const changed = (library: Library, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "library",
   entityId: library.id,
   version: library.version,

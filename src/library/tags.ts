@@ -3,6 +3,7 @@ import type { Db, Tx } from "../db/client.ts";
 import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import type { Change, Unit } from "./change.ts";
+import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
 export type Tag = typeof tags.$inferSelect;
@@ -22,7 +23,7 @@ const deepest = 2;
 
 type Searched = Pick<Tag, "id" | "version" | "deletedAt" | "name" | "description">;
 
-const changed = (tag: Searched, eventType: string, payload: Change["payload"]): Change => ({
+const changed = (tag: Searched, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "tag",
   entityId: tag.id,
   version: tag.version,

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from "node:async_hooks";
 import { sql } from "drizzle-orm";
 import type { Database } from "../db/client.ts";
 
@@ -21,6 +22,8 @@ export function openWakeUps(database: Database): WakeUps {
   let pending: ReturnType<typeof setTimeout> | undefined;
   let sending: Promise<void> | undefined;
   let sentAt = Number.NEGATIVE_INFINITY;
+  // A NOTIFY speaks for many requests, and is no part of the one that came first.
+  const apart = AsyncLocalStorage.snapshot();
   let unlisten: (() => Promise<void>) | undefined;
   const tell = () => {
     for (const heard of subscribers) heard();
@@ -39,7 +42,7 @@ export function openWakeUps(database: Database): WakeUps {
     announce: () => {
       tell();
       // The first goes out at once, the ones that follow within a few milliseconds together.
-      pending ??= setTimeout(() => void send(), Math.max(0, sentAt + coalesceMs - performance.now()));
+      pending ??= setTimeout(() => void apart(send), Math.max(0, sentAt + coalesceMs - performance.now()));
     },
     subscribe: (heard) => {
       subscribers.add(heard);

@@ -2,7 +2,7 @@ import { type Db, isContention, isUnavailable } from "../db/client.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
-import type { BatchSignals, SignalledOutcome, WorkerSignals } from "../telemetry/worker-signals.ts";
+import type { BatchSignals, DatabaseReason, SignalledOutcome, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";
 import type { Pace } from "./pace.ts";
 import type { Decision, Prepared, Projection } from "./projection.ts";
@@ -59,7 +59,7 @@ function keepLease(
   };
 }
 
-export function failureReason(error: unknown): "db_contention" | "db_unavailable" | "unknown_exception" {
+export function failureReason(error: unknown): DatabaseReason {
   if (isContention(error)) return "db_contention";
   return isUnavailable(error) ? "db_unavailable" : "unknown_exception";
 }

@@ -4,7 +4,7 @@ import { readBacklog } from "../outbox/backlog.ts";
 import type { Queue } from "../outbox/event.ts";
 import { reclaim } from "../outbox/reclaim.ts";
 import { oldestUnfinished, pruneDone } from "../outbox/retention.ts";
-import type { WorkerSignals } from "../telemetry/worker-signals.ts";
+import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { failureReason } from "./batch.ts";
 
 export type SweepOptions = {
@@ -55,7 +55,7 @@ export function startSweep(
   found: () => void,
 ): () => Promise<void> {
   const running = new Set<Promise<void>>();
-  const every = (ms: number, step: string, work: () => Promise<void>): (() => void) => {
+  const every = (ms: number, step: DatabaseStep, work: () => Promise<void>): (() => void) => {
     if (ms <= 0) return () => undefined;
     let busy = false;
     const once = () => {

@@ -13,15 +13,22 @@ const textOf = (error: object, key: string): string | undefined => {
   return typeof value === "string" && value !== "" ? value : undefined;
 };
 
+/** The code that Postgres, the driver or the system gave an error, and whether it is an SQLSTATE; undefined where there is none. */
+export function codeOf(error: object): { readonly code: string; readonly sqlState: boolean } | undefined {
+  const code = textOf(error, "code");
+  return code === undefined
+    ? undefined
+    : { code, sqlState: /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined };
+}
+
 /**
  * An error for the log, without what users wrote: Postgres puts values into its messages, drizzle puts every parameter of the query into its own. Of an error
  * with an SQLSTATE only that and the place are told; of a failed query its text, which has placeholders.
  */
 function describeError(error: unknown): ErrorLine {
   if (!(error instanceof Error)) return { type: typeof error, message: "not an Error" };
-  const code = textOf(error, "code");
+  const { code, sqlState = false } = codeOf(error) ?? {};
   const query = textOf(error, "query");
-  const sqlState = code !== undefined && /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined;
   const place = ["table_name", "column_name", "constraint_name", "routine"]
     .flatMap((key) => textOf(error, key) ?? [])
     .join(" ");

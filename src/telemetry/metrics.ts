@@ -30,6 +30,24 @@ export const metricDefinitions = {
     help: "Duration of HTTP requests by route template.",
     buckets: requestBuckets,
   },
+  db_client_connections: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool", "state"],
+    help: "Connections to Postgres by state: used (a statement or a transaction has it) or idle.",
+  },
+  db_client_connection_max: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool"],
+    help: "Connections to Postgres that the pool may open.",
+  },
+  db_client_connection_pending_requests: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool"],
+    help: "Statements and transactions that wait for a free connection.",
+  },
   outbox_processed_total: {
     kind: "counter",
     from: "worker",
@@ -233,6 +251,8 @@ type Labels<N extends MetricName> = Readonly<Record<(typeof metricDefinitions)[N
 export type Metrics = {
   readonly add: <N extends Of<"counter">>(name: N, labels: Labels<N>, count?: number) => void;
   readonly set: <N extends Of<"gauge">>(name: N, labels: Labels<N>, value: number) => void;
+  /** Asks for the value of a gauge at each scrape. */
+  readonly read: <N extends Of<"gauge">>(name: N, labels: Labels<N>, value: () => number) => void;
   /** `traceId` becomes the exemplar of the bucket. */
   readonly observe: <N extends Of<"histogram">>(name: N, labels: Labels<N>, value: number, traceId?: string) => void;
   /** Adds many single counts at once: a batch of 500 events has a handful of label sets. Nothing is counted until `flush`. */
@@ -289,9 +309,12 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
     if (!children.has(key)) children.set(key, (made.get(name) as Histogram | undefined)?.labels(labels));
     return children.get(key);
   };
+  const asked: (() => void)[] = [];
+  const set: Metrics["set"] = (name, labels, value) => (made.get(name) as Gauge | undefined)?.set(labels, value);
   return {
     add: (name, labels, count = 1) => counter(name)?.inc(labels, count),
-    set: (name, labels, value) => (made.get(name) as Gauge | undefined)?.set(labels, value),
+    set,
+    read: (name, labels, value) => void asked.push(() => set(name, labels, value())),
     observe: (name, labels, value, traceId) => {
       if (traceId === undefined) childOf(name, labels)?.observe(value);
       else (made.get(name) as Histogram | undefined)?.observe({ labels, value, exemplarLabels: { trace_id: traceId } });
@@ -322,6 +345,7 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
       const page = rendering.then(async () => {
         registry.setContentType(contentType);
         for (const { metric, name } of named) metric.name = name;
+        for (const ask of asked) ask();
         return { contentType, body: await registry.metrics() };
       });
       rendering = page.catch(() => undefined);

@@ -1,9 +1,10 @@
 import { context, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import type { Config } from "../config.ts";
 import { obsSchema, projections } from "./keys.ts";
-import { type Log, sampledTraceId, traceKeys } from "./log.ts";
+import { codeOf, type Log, sampledTraceId, traceKeys } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
+import { summarizeQuery } from "./query-summary.ts";
 import { type DropReason, dropReasons, pointsAtGrpc, type Tracing } from "./tracing.ts";
 
 /**
@@ -73,8 +74,8 @@ export type RequestSignals = {
   readonly trace: TraceHeaders;
   /** Runs inside the server span. */
   readonly run: <T>(work: () => T) => T;
-  /** Once, when the answer is known. `route` is the template, null when nothing matched: the raw path is never a name. */
-  readonly end: (route: string | null, status: number, error?: unknown) => void;
+  /** Once, when the answer is known. `route` is the template, null when nothing matched: the raw path is never a name. `problem` is its code, if the answer is one. */
+  readonly end: (route: string | null, status: number, problem?: string) => void;
 };
 
 export type ApiSignals = {
@@ -87,24 +88,46 @@ export type ApiSignals = {
 
 const safeId = /^[A-Za-z0-9._:-]{1,128}$/;
 
-function correlationOf(request: Request): string {
-  const given = [request.headers.get("x-request-id"), new URL(request.url).searchParams.get("cid")];
+function correlationOf(request: Request, url: URL): string {
+  const given = [request.headers.get("x-request-id"), url.searchParams.get("cid")];
   return given.find((id) => id !== null && safeId.test(id)) ?? crypto.randomUUID();
 }
 
-export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
+/** Those of OpenTelemetry; any other would be a name that callers choose. */
+const methods = new Set(["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]);
+
+/** `known` are the kinds of events that a write may append, each with the type of its entity. */
+export function apiSignals(
+  { log, metrics, tracing }: Sinks,
+  known: { readonly eventTypes: Readonly<Record<string, string>> },
+): ApiSignals {
+  const produced = (eventType: string, entityType: string, count: number, chronicled: number) => {
+    const labels = { event_type: eventType.replace("_", "."), entity_type: entityType };
+    metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
+    metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
+  };
+  // Each exists from the start, so that increase() sees the first event.
+  for (const [eventType, entityType] of Object.entries(known.eventTypes)) produced(eventType, entityType, 0, 0);
   return {
     request: (request) => {
       const startedAt = performance.now();
-      const correlationId = correlationOf(request);
+      const url = new URL(request.url);
+      const correlationId = correlationOf(request, url);
+      const method = methods.has(request.method) ? request.method : "_OTHER";
       const incoming = canonicalHeaders(request.headers);
       const span = tracing.enabled
         ? tracing.tracer.startSpan(
-            request.method,
+            spanName(method, null),
             {
               kind: SpanKind.SERVER,
               attributes: {
-                "http.request.method": request.method,
+                "http.request.method": method,
+                ...(method === "_OTHER" ? { "http.request.method_original": request.method } : {}),
+                // Not url.query: it is what somebody searches for.
+                "url.path": url.pathname,
+                "url.scheme": url.protocol.slice(0, -1),
+                "server.address": url.hostname,
+                "server.port": Number(url.port) || (url.protocol === "https:" ? 443 : 80),
                 correlation_id: correlationId,
                 "wordloom.correlation_id": correlationId,
                 "wordloom.obs_schema": obsSchema,
@@ -113,31 +136,34 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
             contextOf(incoming),
           )
         : undefined;
-      log.debug({ event: "http.request_received", correlation_id: correlationId, method: request.method });
+      log.debug({ event: "http.request_received", correlation_id: correlationId, method });
       return {
         correlationId,
         // With tracing off the caller's trace still goes on in the worker.
         trace: span ? headersOf(span.spanContext(), incoming) : incoming,
         run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
-        end: (route, status, error) => {
+        end: (route, status, problem) => {
           const seconds = (performance.now() - startedAt) / 1000;
-          const labels = { method: request.method, route: route ?? "unmatched", status: String(status) };
+          const labels = { method, route: route ?? "unmatched", status: String(status) };
           const keys = traceKeys(span);
           if (span) {
-            span.updateName(route === null ? request.method : `${request.method} ${route}`);
+            span.updateName(spanName(method, route));
             span.setAttributes({
               "http.response.status_code": status,
               ...(route === null ? {} : { "http.route": route }),
             });
-            if (status >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
-            if (error instanceof Error) span.setAttribute("error.type", error.name);
+            // A fault of the caller's is no error of a server span.
+            if (status >= 500) {
+              span.setStatus({ code: SpanStatusCode.ERROR });
+              span.setAttribute("error.type", problem ?? String(status));
+            }
             span.end();
           }
           metrics.observe("http_request_duration_seconds", labels, seconds, sampledTraceId(span));
           const line = {
             event: "http.response",
             correlation_id: correlationId,
-            method: request.method,
+            method,
             route: labels.route,
             status_code: status,
             duration_ms: Math.round(seconds * 1e6) / 1000,
@@ -149,14 +175,75 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
       };
     },
     appended: (appended) => {
-      for (const { eventType, entityType, count, chronicled } of appended.values()) {
-        const labels = { event_type: eventType.replace("_", "."), entity_type: entityType };
-        metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
-        if (chronicled > 0)
-          metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
-      }
+      for (const { eventType, entityType, count, chronicled } of appended.values())
+        produced(eventType, entityType, count, chronicled);
     },
     failed: (correlationId, error) =>
       log.error({ event: "http.unexpected_error", correlation_id: correlationId, exc_info: error }),
   };
+}
+
+/** OpenTelemetry's name of a server span: of low cardinality, whatever was asked. */
+function spanName(method: string, route: string | null): string {
+  const verb = method === "_OTHER" ? "HTTP" : method;
+  return route === null ? verb : `${verb} ${route}`;
+}
+
+/** Where statements are sent. A unix socket is used where there is one. */
+type DatabasePlace = {
+  readonly host: string;
+  readonly port: number;
+  readonly socketPath: string | undefined;
+  readonly database: string;
+};
+
+/**
+ * Returns what is told of each statement when it is sent, and hands back what is told how it ended: a client span below the request's. Their text has placeholders, never
+ * values. Undefined when tracing is off, or when the request is not sampled: then there is nothing to tell.
+ */
+export function statementSignals(
+  { enabled, tracer }: Tracing,
+  { host, port, socketPath, database }: DatabasePlace,
+): ((text: string) => ((error?: unknown) => void) | undefined) | undefined {
+  if (!enabled) return undefined;
+  const attributes = {
+    "db.system.name": "postgresql",
+    // The schema is the one that every connection is opened with.
+    "db.namespace": `${database}|public`,
+    "server.address": socketPath ?? host,
+    ...(socketPath === undefined && port !== 5432 ? { "server.port": port } : {}),
+    "wordloom.obs_schema": obsSchema,
+  };
+  return (text) => {
+    if (trace.getActiveSpan()?.isRecording() !== true) return undefined;
+    const summary = summarizeQuery(text);
+    const span = tracer.startSpan(summary, {
+      kind: SpanKind.CLIENT,
+      attributes: { ...attributes, "db.query.summary": summary, "db.query.text": text },
+    });
+    return (error) => {
+      if (error !== undefined) {
+        const { code, sqlState = false } = (error instanceof Error && codeOf(error)) || {};
+        // Not the message: Postgres puts values into it.
+        span.setStatus({ code: SpanStatusCode.ERROR });
+        span.setAttributes({
+          "error.type": code ?? (error instanceof Error ? error.name : "_OTHER"),
+          ...(code !== undefined && sqlState ? { "db.response.status_code": code } : {}),
+        });
+      }
+      span.end();
+    };
+  };
+}
+
+/** Shows how a pool of connections is used. `pool` is its name, in pg_stat_activity too; `read` is asked at each scrape. */
+export function poolOpened(
+  metrics: Metrics,
+  pool: string,
+  read: () => { readonly max: number; readonly used: number; readonly idle: number; readonly pending: number },
+): void {
+  metrics.read("db_client_connections", { pool, state: "used" }, () => read().used);
+  metrics.read("db_client_connections", { pool, state: "idle" }, () => read().idle);
+  metrics.read("db_client_connection_pending_requests", { pool }, () => read().pending);
+  metrics.set("db_client_connection_max", { pool }, read().max);
 }

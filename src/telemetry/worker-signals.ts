@@ -38,6 +38,13 @@ export type BulkRequest = {
   readonly items: readonly { readonly op: "index" | "delete"; readonly failureClass: string | null }[];
 };
 
+/** What a worker does with Postgres. */
+const databaseSteps = ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"] as const;
+export type DatabaseStep = (typeof databaseSteps)[number];
+
+const databaseReasons = ["db_contention", "db_unavailable", "unknown_exception"] as const;
+export type DatabaseReason = (typeof databaseReasons)[number];
+
 export type BatchSignals = {
   /** Runs the batch's work inside its span. */
   readonly run: <T>(work: () => T) => T;
@@ -86,11 +93,7 @@ export type WorkerSignals = {
   readonly breakerWaiting: (reason: string | null, retryInMs: number) => void;
   readonly hastened: (count: number) => void;
   readonly inflightLimited: (limit: number) => void;
-  readonly databaseFailed: (
-    step: string,
-    reason: "db_contention" | "db_unavailable" | "unknown_exception",
-    error: unknown,
-  ) => void;
+  readonly databaseFailed: (step: DatabaseStep, reason: DatabaseReason, error: unknown) => void;
   readonly pruned: (events: number, tombstones: number) => void;
   readonly stateTurned: (state: string, reason: string | null) => void;
   readonly experiment: (message: string, fields: Readonly<Record<string, string | number | boolean>>) => void;
@@ -508,6 +511,8 @@ function startAtZero(
   metrics.add("outbox_owner_mismatch_skips_total", { projection }, 0);
   metrics.add("outbox_pruned_total", { projection }, 0);
   metrics.add("outbox_es_bulk_failed_requests_total", { projection }, 0);
+  for (const step of databaseSteps)
+    for (const reason of databaseReasons) metrics.add("outbox_db_errors_total", { projection, step, reason }, 0);
   for (const why of ["lease_expired", "max_processing_seconds"])
     metrics.add("outbox_reclaimed_total", { projection, why }, 0);
   for (const result of ["success", "partial", "failed"])

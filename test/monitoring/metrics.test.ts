@@ -1,8 +1,13 @@
 import { expect, test } from "bun:test";
-import { variables } from "../../src/config.ts";
+import { readConfig, variables } from "../../src/config.ts";
+import { eventTypes } from "../../src/library/event-types.ts";
+import { ops, reasons } from "../../src/outbox/event.ts";
+import { projections } from "../../src/telemetry/keys.ts";
+import { openLog } from "../../src/telemetry/log.ts";
 import { type MetricName, metricDefinitions, openMetrics } from "../../src/telemetry/metrics.ts";
-import { spansDropped } from "../../src/telemetry/signals.ts";
-import { dropReasons } from "../../src/telemetry/tracing.ts";
+import { apiSignals, poolOpened, spansDropped } from "../../src/telemetry/signals.ts";
+import { dropReasons, openTracing } from "../../src/telemetry/tracing.ts";
+import { workerSignals } from "../../src/telemetry/worker-signals.ts";
 import { metricsPage } from "../../tools/docs-metrics.ts";
 import {
   alerts,
@@ -55,6 +60,52 @@ test("every metric of the operator documents exists, spelled the same, with thei
         expect.arrayContaining([...labels]),
       );
   }
+});
+
+test("every counter has its series at 0 before anything has happened, so that increase() sees the first of each kind", async () => {
+  const metrics = openMetrics("both");
+  const config = readConfig({});
+  const tracing = openTracing(config, "api", "0", spansDropped(metrics));
+  const sinks = { log: openLog(config, "test", { write: () => undefined }), metrics, tracing };
+  apiSignals(sinks, { eventTypes });
+  for (const projection of ["search", "chronicle"] as const)
+    workerSignals(sinks, { projection, workerId: "w1", esIndex: null, projectionVersion: 1 }, { ops, reasons });
+  const samples = (await metrics.render(null)).body.split("\n").filter((line) => !line.startsWith("#"));
+  for (const name of registry.filter((known) => metricDefinitions[known].kind === "counter")) {
+    const series = samples.filter((line) => line.startsWith(`${name}{`));
+    expect(series.length, name).toBeGreaterThan(0);
+    expect(
+      series.filter((line) => !line.endsWith(" 0")),
+      name,
+    ).toEqual([]);
+  }
+  for (const projection of Object.values(projections)) {
+    for (const [type, entity] of Object.entries(eventTypes))
+      expect(samples).toContain(
+        `outbox_produced_total{projection="${projection}",event_type="${type.replace("_", ".")}",entity_type="${entity}"} 0`,
+      );
+    for (const step of ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"])
+      for (const reason of ["db_contention", "db_unavailable", "unknown_exception"])
+        expect(samples).toContain(
+          `outbox_db_errors_total{projection="${projection}",step="${step}",reason="${reason}"} 0`,
+        );
+  }
+});
+
+test("a scrape shows the pool as it is at that moment", async () => {
+  const metrics = openMetrics("api");
+  let state = { max: 3, used: 1, idle: 1, pending: 0 };
+  poolOpened(metrics, "wordloom-api", () => state);
+  const shownNow = async () =>
+    (await metrics.render(null)).body.split("\n").filter((line) => line.startsWith("db_client_"));
+  expect(await shownNow()).toEqual([
+    'db_client_connections{pool="wordloom-api",state="used"} 1',
+    'db_client_connections{pool="wordloom-api",state="idle"} 1',
+    'db_client_connection_max{pool="wordloom-api"} 3',
+    'db_client_connection_pending_requests{pool="wordloom-api"} 0',
+  ]);
+  state = { max: 3, used: 3, idle: 0, pending: 7 };
+  expect((await shownNow()).map((line) => line.split(" ")[1])).toEqual(["3", "0", "3", "7"]);
 });
 
 test("docs/metrics.md is what tools/docs-metrics.ts writes", () => {

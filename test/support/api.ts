@@ -3,10 +3,11 @@ import type { SpanExporter } from "@opentelemetry/sdk-trace-base";
 import { readConfig } from "../../src/config.ts";
 import type { Db } from "../../src/db/client.ts";
 import { type ApiServer, createServer } from "../../src/http/server.ts";
+import { eventTypes } from "../../src/library/event-types.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { apiSignals } from "../../src/telemetry/signals.ts";
-import { openTracing } from "../../src/telemetry/tracing.ts";
+import { openTracing, type Tracing } from "../../src/telemetry/tracing.ts";
 
 export type TestApi = {
   readonly server: ApiServer;
@@ -35,7 +36,13 @@ const noEngine = () => new Client({ node: "http://127.0.0.1:1", Connection: Http
 /** The API over a database, with the real signals. Listens only when `server.listen` is called. */
 export function openApi(
   db: Db,
-  options: { env?: Record<string, string>; search?: { client: Client; index: string }; exporter?: SpanExporter } = {},
+  options: {
+    env?: Record<string, string>;
+    search?: { client: Client; index: string };
+    exporter?: SpanExporter;
+    /** In place of one made from `env` and `exporter`. */
+    tracing?: Tracing;
+  } = {},
 ): TestApi {
   const config = readConfig({ LOG_LEVEL: "debug", LOG_JSON: "1", ...options.env });
   const logged: string[] = [];
@@ -45,14 +52,14 @@ export function openApi(
   const sinks = {
     log: openLog(config, "test", { write: (line: string) => void logged.push(line) }),
     metrics,
-    tracing: openTracing(config, "api", "test", () => {}, options.exporter),
+    tracing: options.tracing ?? openTracing(config, "api", "test", () => {}, options.exporter),
   };
   const render = () => metrics.render(null);
   const server = createServer({
     db,
     config,
     readiness,
-    signals: apiSignals(sinks),
+    signals: apiSignals(sinks, { eventTypes }),
     search: options.search ?? { client: noEngine(), index: "none" },
     wakeUps: {
       announce: () => {

@@ -84,7 +84,7 @@ const otherNames = ["outbox_event_id", "outbox_replays"];
 export function metricsNamedIn(text: string): string[] {
   const names = text
     .replaceAll(/[a-z_]+:[a-z0-9_]+:[a-z0-9_]+/g, "")
-    .match(/\b(outbox_|http_request_|projection_|wordloom_|nodejs_|process_(?!batch))[a-z0-9_]+\b/g);
+    .match(/\b(outbox_|http_request_|db_client_|projection_|wordloom_|nodejs_|process_(?!batch))[a-z0-9_]+\b/g);
   return [...new Set((names ?? []).map((name) => name.replace(/_(bucket|count|sum)$/, "")))].filter(
     (name) => !otherNames.includes(name),
   );

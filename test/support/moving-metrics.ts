@@ -1,11 +1,19 @@
 import { ExportResultCode } from "@opentelemetry/core";
 import type { SpanExporter } from "@opentelemetry/sdk-trace-base";
 import { readConfig } from "../../src/config.ts";
+import { eventTypes } from "../../src/library/event-types.ts";
 import { ops, reasons } from "../../src/outbox/event.ts";
 import type { ServiceName } from "../../src/telemetry/keys.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type Metrics, openMetrics } from "../../src/telemetry/metrics.ts";
-import { type ApiSignals, apiSignals, type Sinks, spansDropped, started } from "../../src/telemetry/signals.ts";
+import {
+  type ApiSignals,
+  apiSignals,
+  poolOpened,
+  type Sinks,
+  spansDropped,
+  started,
+} from "../../src/telemetry/signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { type SignalledOutcome, type WorkerSignals, workerSignals } from "../../src/telemetry/worker-signals.ts";
 
@@ -100,7 +108,7 @@ function workerRound(signals: WorkerSignals, round: number): void {
   signals.breakerTurned("open", "es_connect");
   signals.hastened(3);
   signals.inflightLimited(1);
-  for (const step of ["claim", "settle", "reclaim"])
+  for (const step of ["claim", "settle", "reclaim"] as const)
     signals.databaseFailed(step, "db_contention", new Error("deadlock"));
   signals.pruned(7, 1);
   signals.stateTurned(round % 2 === 0 ? "RUNNING" : "DRAINING", "db_unhealthy");
@@ -151,7 +159,7 @@ export function startMovingMetrics(): MovingMetrics {
   const [apiMetrics, workerMetrics] = [openMetrics("api"), openMetrics("worker")];
   const [idleMetrics, mortalMetrics] = [openMetrics("worker"), openMetrics("worker")];
   const allMetrics = openMetrics("both");
-  const apis = [apiMetrics, allMetrics].map((metrics) => apiSignals(sinksOf("api", metrics)));
+  const apis = [apiMetrics, allMetrics].map((metrics) => apiSignals(sinksOf("api", metrics), { eventTypes }));
   const busy = [workerMetrics, allMetrics].flatMap((metrics) => [
     workerOf(metrics, "search"),
     workerOf(metrics, "chronicle"),
@@ -161,6 +169,13 @@ export function startMovingMetrics(): MovingMetrics {
   const [apiServer, workerServer, idleServer, mortalServer, allServer] = servers.map(
     (server) => `127.0.0.1:${server.port}`,
   );
+
+  for (const [metrics, pool] of [
+    [apiMetrics, "wordloom-api"],
+    [workerMetrics, "wordloom-search"],
+    [allMetrics, "wordloom-up"],
+  ] as const)
+    poolOpened(metrics, pool, () => ({ max: 10, used: 10, idle: 0, pending: 3 }));
 
   let round = 0;
   const move = () => {
