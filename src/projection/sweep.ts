@@ -31,6 +31,17 @@ async function pruneTombstones(db: Db, queue: Queue, hours: number): Promise<num
   return rows.length;
 }
 
+/** Drops windows that are long over. The longest is a day (CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS), and a row is written when its window opens: after two it says nothing. */
+async function pruneDedupe(db: Db): Promise<number> {
+  const rows = await db.execute(sql`
+    with old as materialized (
+      select ctid from chronicle_event_dedupe_state where updated_at < now() - interval '2 days' order by updated_at limit ${pruneStep} for update skip locked
+    )
+    delete from chronicle_event_dedupe_state s where s.ctid = any(array(select ctid from old))
+    returning 1`);
+  return rows.length;
+}
+
 async function readRebuild(
   db: Db,
   projection: string,
@@ -90,6 +101,7 @@ export function startSweep(
       for (let step = pruneStep; step === pruneStep; events += step)
         step = await pruneDone(db, queue, options.retentionHours, pruneStep);
       const tombstones = queue.short === "search" ? await pruneTombstones(db, queue, options.retentionHours) : 0;
+      if (queue.short === "chronicle") while ((await pruneDedupe(db)) === pruneStep);
       if (events + tombstones > 0) signals.pruned(events, tombstones);
     }),
   ];

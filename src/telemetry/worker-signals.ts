@@ -253,6 +253,8 @@ export function workerSignals(
   return {
     claimed: ({ claimBatchId, events }, startedAt, claimMs, claimMode) => {
       const claimedAt = startedAt + claimMs;
+      // Ages go on by the monotonic clock: the wall clock may be set.
+      const claimedTick = performance.now();
       const entityType = shared(events.map((e) => e.entityType));
       const op = shared(events.map((e) => e.op));
       const attempt = events.reduce((most, e) => Math.max(most, e.attempts), 0);
@@ -356,7 +358,7 @@ export function workerSignals(
           const ours = events.filter((e) => settled.has(e.id));
           const settledOutcomes = ours.flatMap((e) => outcomes.get(e.id) ?? []);
           const mismatches = outcomes.size - ours.length;
-          const waitedSeconds = (Date.now() - claimedAt) / 1000;
+          const waitedSeconds = (performance.now() - claimedTick) / 1000;
           metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
           if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
           const tally = metrics.tally();

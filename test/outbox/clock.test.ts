@@ -3,10 +3,11 @@ import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { settle } from "../../src/outbox/settle.ts";
+import { workerSignals } from "../../src/telemetry/worker-signals.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, applied, empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
 import { until } from "../support/until.ts";
-import { heldProjection, startWorker } from "../support/worker.ts";
+import { heldProjection, quietSinks, startWorker } from "../support/worker.ts";
 
 const testdb = await testDatabase();
 const database = testdb.open({ max: 8 });
@@ -55,6 +56,22 @@ describe.each([
     await expire(db, queue, lost);
     expect((await reclaim(db, queue, "sweep", 600_000, 10)).length).toBe(2);
     expect((await claim())?.events.length).toBe(2);
+  });
+
+  test("freshness is the age by the clock of Postgres, and what has passed since", async () => {
+    const sinks = quietSinks();
+    const identity = { projection: "search", workerId: "w1", esIndex: "i", projectionVersion: 1 } as const;
+    const signals = workerSignals(sinks, identity, { ops: ["upsert"], reasons: [] });
+    const [event] = newEvents(1);
+    if (event === undefined) throw new Error("no event");
+    const claimed = { ...event, id: 1n, attempts: 1, ageSeconds: 2, traceparent: null, tracestate: null };
+    const batch = signals.claimed({ claimBatchId: "b", events: [claimed] }, Date.now(), 1, "atomic");
+    skewed();
+    batch.settled(new Map([[1n, { kind: "done" }]]), new Set([1n]), 1);
+    const { body } = await sinks.metrics.render(null);
+    const [, sum] = /^outbox_event_age_seconds_sum\{[^}]*\} (\S+)$/m.exec(body) ?? [];
+    expect(Number(sum)).toBeGreaterThanOrEqual(2);
+    expect(Number(sum)).toBeLessThan(60);
   });
 
   test("a worker goes on through the jump: it keeps the lease of a request that is on its way, and sends what comes after", async () => {
