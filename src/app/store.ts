@@ -1,6 +1,13 @@
 import { join } from "node:path";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
-import { type Database, databaseErrorCode, explainDatabaseError, isUnavailable, openDatabase } from "../db/client.ts";
+import {
+  type Database,
+  databaseErrorCode,
+  explainDatabaseError,
+  isUnavailable,
+  isUntrusted,
+  openDatabase,
+} from "../db/client.ts";
 import { checkSentinel } from "../db/guard.ts";
 import { migrate, pendingMigrations } from "../db/migrate.ts";
 import { PostgresStartError } from "../embedded/postgres/failure.ts";
@@ -25,7 +32,10 @@ async function reachPostgres(settings: Settings, resources: AsyncDisposableStack
 }
 
 /** Wrong user or password, no such database, no right to use it, TLS that does not come about. */
-const isTurnedAway = (error: unknown) => /^(28|3D000|42501|TLS_|.*CERT)/.test(databaseErrorCode(error) ?? "");
+function isTurnedAway(error: unknown): boolean {
+  const code = databaseErrorCode(error) ?? "";
+  return /^(28|3D000|42501|TLS_)/.test(code) || isUntrusted(code);
+}
 
 /** Runs what talks to the database, and turns an unreachable one into a message and exit code 4. */
 export async function reporting<T>(address: DatabaseAddress, work: () => Promise<T>): Promise<T> {

@@ -180,10 +180,16 @@ export function violatedConstraint(error: unknown): string | undefined {
   return undefined;
 }
 
+/** Whether a code is of a certificate that was not accepted. */
+export const isUntrusted = (code: string): boolean => /CERT|UNABLE_TO_VERIFY/.test(code);
+
 /** Why a command cannot use its database, in one line without secrets. */
 export function explainDatabaseError(address: DatabaseAddress, error: unknown): string {
   const where = describeAddress(address);
-  switch (databaseErrorCode(error)) {
+  const code = databaseErrorCode(error) ?? "unknown error";
+  if (isUntrusted(code))
+    return `${where} shows a certificate that is not trusted (${code}); name its authority's with sslrootcert in DATABASE_URL, or correct the host`;
+  switch (code) {
     case "ECONNREFUSED":
     case "ENOENT":
       return `nothing answers for ${where}; start Postgres or correct DATABASE_URL`;
@@ -200,7 +206,12 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
       return `${where} does not exist; create it or correct DATABASE_URL`;
     case "42P01":
       return `${where} lacks a table; run \`wordloom migrate\``;
+    case "42501":
+      return `${where} does not give this user what it needs; grant it, or correct DATABASE_URL`;
+    case "TLS_REFUSED":
+      return `${where} does not speak TLS, which sslmode asks for; correct DATABASE_URL`;
     default:
-      return `${where} failed: ${error instanceof Error ? error.message : "unknown error"}`;
+      // Never the message: drizzle's holds all that was to be written.
+      return `${where} failed (${code})`;
   }
 }

@@ -149,7 +149,9 @@ async function secure(socket: Socket, address: DatabaseAddress, timeoutMs: numbe
     host: address.host,
     // A name to be shown to the server is never an address (RFC 6066, 3).
     ...(isIP(address.host) === 0 ? { servername: address.host } : {}),
-    rejectUnauthorized: address.tls === "verified",
+    ...(address.rootCertificates === undefined ? {} : { ca: address.rootCertificates }),
+    rejectUnauthorized: address.tls !== "unverified",
+    ...(address.tls === "ca" ? { checkServerIdentity: () => undefined } : {}),
   });
   await until(tls, "secureConnect", timeoutMs);
   return tls;

@@ -1,12 +1,13 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { type AddressInfo, createConnection, createServer } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createServer as createTlsServer } from "node:tls";
+import { createServer as createTlsServer, rootCertificates } from "node:tls";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
-import type { DatabaseAddress } from "../../src/db/address.ts";
-import { databaseErrorCode, openDatabase } from "../../src/db/client.ts";
+import { parseDatabaseUrl } from "../../src/db/address.ts";
+import { databaseErrorCode, explainDatabaseError, openDatabase } from "../../src/db/client.ts";
 import { createLedger } from "../../src/db/socket.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
@@ -108,14 +109,11 @@ describe("TLS", async () => {
     inner.close();
   });
 
-  const ask = async (tls: DatabaseAddress["tls"], host = "127.0.0.1") => {
-    const address = {
-      ...database.address,
-      host,
-      port: (front.address() as AddressInfo).port,
-      socketPath: undefined,
-      tls,
-    };
+  /** Asks with the parameters of a DATABASE_URL. */
+  const ask = async (parameters: string, host = "127.0.0.1") => {
+    const { port } = front.address() as AddressInfo;
+    const url = `postgres://${host}:${port}/${database.address.database}?${parameters}`;
+    const address = { ...parseDatabaseUrl(url), user: database.address.user, password: database.address.password };
     const pool = openDatabase(address, { max: 1, applicationName: "tls", statementTimeoutMs: 5000, prepare: true });
     try {
       return await pool.db.execute<{ n: number }>(sql`select 1 as n`);
@@ -126,22 +124,54 @@ describe("TLS", async () => {
 
   test("require encrypts and takes any certificate", async () => {
     answers = "S";
-    expect(await ask("unverified")).toMatchObject([{ n: 1 }]);
+    expect(await ask("sslmode=require")).toMatchObject([{ n: 1 }]);
     expect(requests.at(-1)).toBe("0000000804d2162f");
   });
 
   test("verify-full refuses a certificate that nobody vouches for", async () => {
     answers = "S";
-    expect(databaseErrorCode(await rejection(ask("verified", "localhost")))).toMatch(/CERT|SELF_SIGNED/);
+    expect(databaseErrorCode(await rejection(ask("sslmode=verify-full", "localhost")))).toMatch(/CERT|SELF_SIGNED/);
+  });
+
+  const own = `sslrootcert=${encodeURIComponent(join(import.meta.dir, "fixtures/localhost.pem"))}`;
+
+  test("with sslrootcert verify-full takes the certificate of that authority, and only for the name that is in it", async () => {
+    answers = "S";
+    expect(await ask(`sslmode=verify-full&${own}`, "localhost")).toMatchObject([{ n: 1 }]);
+    expect(databaseErrorCode(await rejection(ask(`sslmode=verify-full&${own}`)))).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
+  });
+
+  test.each(["verify-ca", "require"])("with sslrootcert %s checks the authority and not the name", async (mode) => {
+    answers = "S";
+    expect(await ask(`sslmode=${mode}&${own}`)).toMatchObject([{ n: 1 }]);
+    const other = join(tmpdir(), `wordloom-authority-${process.pid}.pem`);
+    await Bun.write(other, rootCertificates[0] ?? "");
+    const refused = await rejection(ask(`sslmode=${mode}&sslrootcert=${encodeURIComponent(other)}`));
+    await rm(other);
+    expect(databaseErrorCode(refused)).toMatch(/SELF_SIGNED|UNABLE_TO/);
+    expect(explainDatabaseError(database.address, refused)).toContain("sslrootcert");
+  });
+
+  test("without sslrootcert verify-ca checks the name too: the public authorities vouch for anybody", () => {
+    expect(parseDatabaseUrl("postgres://h/d?sslmode=verify-ca").tls).toBe("full");
+  });
+
+  test.each([
+    ["sslmode=verify-full&sslrootcert=/nowhere/ca.pem", "cannot be read (ENOENT)"],
+    [`sslmode=verify-full&sslrootcert=${encodeURIComponent(import.meta.path)}`, "holds no certificate"],
+    ["sslmode=verify-ca&sslrootcert=system", "wants sslmode=verify-full"],
+    ["sslmode=sometimes", "unknown sslmode"],
+  ])("what cannot be checked is refused before anybody connects: %s", (parameters, why) => {
+    expect(() => parseDatabaseUrl(`postgres://u:s3cret@h/d?${parameters}`)).toThrow(why);
   });
 
   test("a server without TLS is refused where TLS is asked for, before anything is told", async () => {
     answers = "N";
-    expect(databaseErrorCode(await rejection(ask("unverified")))).toBe("TLS_REFUSED");
+    expect(databaseErrorCode(await rejection(ask("sslmode=require")))).toBe("TLS_REFUSED");
   });
 
   test("a server that never answers the question is given up", async () => {
     answers = "silence";
-    expect(databaseErrorCode(await rejection(ask("unverified")))).toBe("CONNECT_TIMEOUT");
+    expect(databaseErrorCode(await rejection(ask("sslmode=require")))).toBe("CONNECT_TIMEOUT");
   });
 });
