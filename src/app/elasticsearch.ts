@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError } from "../errors.ts";
-import { connectElasticsearch, mayComeBack } from "../search/client.ts";
+import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
 import { aborted } from "./listen.ts";
 import type { Settings } from "./settings.ts";
@@ -12,9 +12,6 @@ const shown = (url: string) => {
   const { protocol, host } = new URL(url);
   return `${protocol}//${host}`;
 };
-
-/** What the client or the engine says, in one line. */
-const wordsOf = (error: unknown) => (error instanceof Error ? (error.message.split("\n")[0] ?? "") : "unknown error");
 
 async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisposableStack): Promise<string> {
   const port = config.EMBEDDED_ELASTIC_PORT;
@@ -28,7 +25,7 @@ async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisp
       "failed",
       taken
         ? `port ${port} of the embedded search engine is in use; set EMBEDDED_ELASTIC_PORT to a free one, or ELASTIC_URL`
-        : `${wordsOf(error)}; set WORDLOOM_DATA_DIR, EMBEDDED_ELASTIC_PORT or ELASTIC_URL`,
+        : `${describeFailure(error)}; set WORDLOOM_DATA_DIR, EMBEDDED_ELASTIC_PORT or ELASTIC_URL`,
       { cause: error },
     );
   }
@@ -60,7 +57,7 @@ export function unusable({ config }: Settings, error: unknown): CommandError {
     config.ELASTIC_URL === undefined ? "the embedded search engine" : `Elasticsearch at ${shown(config.ELASTIC_URL)}`;
   return new CommandError(
     "unreachable",
-    `${where} cannot be used (${wordsOf(error)}); start it or correct ELASTIC_URL`,
+    `${where} cannot be used (${describeFailure(error)}); start it or correct ELASTIC_URL`,
     {
       cause: error,
     },

@@ -124,7 +124,21 @@ export function isBisectable(failure: RequestFailure): boolean {
   return failure.status === 400 || failure.status === 413;
 }
 
-function ofFailure(failure: RequestFailure, judged: Judged, limits: Limits): Verdict {
+/** True for a refusal in which Elasticsearch does not name an error, as it always does when it looks at a document. */
+export function isStrangers(failure: RequestFailure): boolean {
+  return failure.kind === "http" && failure.status === 400 && failure.errorType === null;
+}
+
+/**
+ * A 400 that names no error of Elasticsearch's comes from something before it, and says nothing of the documents: tried again, whatever it says, as any other answer of a
+ * proxy. Where others of the same request got through, this document is what it does not let pass (a firewall that reads bodies): that is tried again too, but not for ever.
+ */
+function ofStranger(detail: string, singled: boolean, judged: Judged, limits: Limits): Verdict {
+  const judge = singled ? counted : transient;
+  return judge(judged, limits, "es_4xx", "4xx", null, detail);
+}
+
+function ofFailure(failure: RequestFailure, singled: boolean, judged: Judged, limits: Limits): Verdict {
   switch (failure.kind) {
     case "connect":
     case "lost":
@@ -139,6 +153,7 @@ function ofFailure(failure: RequestFailure, judged: Judged, limits: Limits): Ver
       return failure satisfies never;
   }
   const { status, errorType, detail } = failure;
+  if (isStrangers(failure)) return ofStranger(detail, singled, judged, limits);
   if (isBisectable(failure)) return terminal("es_4xx", "4xx", errorType, detail);
   if (status === 429) return transient(judged, limits, "es_429", "429", errorType, detail);
   if (status === 404) return transient(judged, limits, "es_404", "4xx", errorType, detail);
@@ -156,7 +171,7 @@ export function verdict(result: ItemResult, judged: Judged, limits: Limits): Ver
     case "answered":
       return ofAnswer(result, judged, limits);
     case "failed":
-      return ofFailure(result.failure, judged, limits);
+      return ofFailure(result.failure, result.singled === true, judged, limits);
     case "unanswered":
       // It may have been applied; the version makes sending it again safe.
       return transient(

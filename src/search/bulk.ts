@@ -1,4 +1,6 @@
 import { type Client, errors } from "@elastic/elasticsearch";
+import { errorTypeOf } from "./client.ts";
+import { documentFields } from "./indices.ts";
 
 /** One document's place in a bulk request. `version` is the entity's; Elasticsearch keeps the highest (version_type external). */
 export type BulkItem = { readonly id: string; readonly version: bigint } & (
@@ -38,6 +40,8 @@ export type ItemResult =
       readonly failure: RequestFailure;
       /** A request before this one failed so that this one was not even tried. */
       readonly unsent?: true;
+      /** Refused alone, while other documents of its request got through. */
+      readonly singled?: true;
     }
   | { readonly kind: "unanswered" };
 
@@ -84,12 +88,23 @@ function storedVersion(reason: string): bigint | null {
   return digits === undefined ? null : BigInt(digits);
 }
 
-/** The engine's reason without what users wrote: it likes to quote the value that did not fit. */
+const fieldName = `\\[(?:${documentFields.join("|")})\\]`;
+/** What of the engine's words is kept. All else is left out: it quotes what users wrote, in more forms than can be known ("For input string: …"), and a proxy quotes credentials. */
+const telling = [
+  new RegExp(`\\bfield ${fieldName}(?: of type \\[[a-z_]+\\])?`),
+  new RegExp(`dynamic introduction of ${fieldName}`),
+  /Malformed action\/metadata line \[\d+\]/,
+  /version conflict, (?:current version \[\d+\] is higher or equal to the one provided \[\d+\]|document already exists)/,
+  /blocked by: \[[A-Z_]+\/\d+\/[a-z0-9 (),/-]{1,100}\]/,
+  /no such (?:index|alias)\b/,
+];
+
+/** The engine's reason without what users wrote, with the type of its cause; blank when nothing of it is known to be harmless. */
 function reasonOf(error: Record<string, unknown> | undefined): string {
-  const reason = textOf(error?.["reason"]).replace(/ ?Preview of field's value: [\s\S]*$/, "");
-  // Of the cause only the type: its reason quotes too ("For input string: …").
-  const cause = isRecord(error?.["caused_by"]) ? textOf(error["caused_by"]["type"]) : "";
-  return (cause === "" ? reason : `${reason} (${cause})`).slice(0, detailLength);
+  const reason = textOf(error?.["reason"]);
+  const kept = telling.flatMap((words) => words.exec(reason)?.[0] ?? []).join(", ");
+  const cause = isRecord(error?.["caused_by"]) ? errorTypeOf(error["caused_by"]) : null;
+  return cause === null ? kept : `${kept} (${cause})`.trim();
 }
 
 function readItem(raw: unknown, item: BulkItem): ItemResult {
@@ -101,8 +116,8 @@ function readItem(raw: unknown, item: BulkItem): ItemResult {
   return {
     kind: "answered",
     status: answer["status"],
-    errorType: error ? textOf(error["type"]) || null : null,
-    detail: reasonOf(error),
+    errorType: error ? errorTypeOf(error) : null,
+    detail: reasonOf(error) || `status ${answer["status"]}`,
     storedVersion: answer["status"] === 409 ? storedVersion(textOf(error?.["reason"])) : null,
     failedShards: isRecord(shards) && typeof shards["failed"] === "number" ? shards["failed"] : 0,
   };
@@ -140,7 +155,7 @@ function httpFailure(error: errors.ResponseError): RequestFailure {
   return {
     kind: "http",
     status: error.statusCode ?? 0,
-    errorType: problem ? textOf(problem["type"]) || null : null,
+    errorType: problem ? errorTypeOf(problem) : null,
     detail: reasonOf(problem) || `HTTP ${error.statusCode}`,
     retryAfterMs: readRetryAfter(error.meta.headers?.["retry-after"]),
   };

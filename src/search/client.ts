@@ -56,6 +56,23 @@ export function mayComeBack(error: unknown): boolean {
   );
 }
 
+/** The engine's name for an error; null where there is none, or it is no name: what else stands there may be anything. */
+export function errorTypeOf(error: object): string | null {
+  const type: unknown = "type" in error ? error.type : undefined;
+  return typeof type === "string" && /^[a-z][a-z0-9_]{0,79}$/.test(type) ? type : null;
+}
+
+/** What went wrong between us and the engine, in one line. Of an answer its status and the name of the error alone: the rest may quote documents, queries and credentials. */
+export function describeFailure(error: unknown): string {
+  if (error instanceof errors.ResponseError) {
+    const body: unknown = error.meta.body;
+    const problem: unknown = typeof body === "object" && body !== null && "error" in body ? body.error : undefined;
+    const type = typeof problem === "object" && problem !== null ? errorTypeOf(problem) : null;
+    return type === null ? `HTTP ${error.statusCode}` : `HTTP ${error.statusCode} ${type}`;
+  }
+  return error instanceof Error ? (error.message.split("\n")[0] ?? "") : "unknown error";
+}
+
 async function majorVersion(client: Client, node: URL): Promise<number | null> {
   const answer = await client.info().catch((error: unknown) => {
     if (mayComeBack(error)) return null;

@@ -2,21 +2,21 @@ import type { estypes } from "@elastic/elasticsearch";
 import { type Client, errors } from "@elastic/elasticsearch";
 
 /** What a document holds. `strict`: a field that is not here is refused, so that no mapping is ever guessed. */
-const mappings: estypes.MappingTypeMapping = {
-  dynamic: "strict",
-  properties: {
-    entity_type: { type: "keyword" },
-    entity_id: { type: "keyword" },
-    library_id: { type: "keyword" },
-    book_id: { type: "keyword" },
-    title: { type: "text", analyzer: "cjk" },
-    text: { type: "text", analyzer: "cjk" },
-    snippet: { type: "text", index: false },
-    rank_score: { type: "float" },
-    event_version: { type: "long" },
-    updated_at: { type: "date" },
-  },
+const properties: Record<string, estypes.MappingProperty> = {
+  entity_type: { type: "keyword" },
+  entity_id: { type: "keyword" },
+  library_id: { type: "keyword" },
+  book_id: { type: "keyword" },
+  title: { type: "text", analyzer: "cjk" },
+  text: { type: "text", analyzer: "cjk" },
+  snippet: { type: "text", index: false },
+  rank_score: { type: "float" },
+  event_version: { type: "long" },
+  updated_at: { type: "date" },
 };
+const mappings: estypes.MappingTypeMapping = { dynamic: "strict", properties };
+
+export const documentFields: readonly string[] = Object.keys(properties);
 
 const settings: estypes.IndicesIndexSettings = {
   number_of_shards: 1,

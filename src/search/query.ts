@@ -1,5 +1,6 @@
 import { type Client, errors, type estypes } from "@elastic/elasticsearch";
 import { WordloomError } from "../errors.ts";
+import { describeFailure } from "./client.ts";
 
 export type SearchRequest = {
   readonly q: string;
@@ -71,6 +72,8 @@ export async function search(client: Client, index: string, request: SearchReque
         },
       },
     });
+    // A page with the status 200, from whatever stands before the engine.
+    if (!Array.isArray(hits?.hits)) throw new WordloomError("SEARCH_UNAVAILABLE");
     return {
       total: typeof hits.total === "number" ? hits.total : (hits.total?.value ?? 0),
       hits: hits.hits.flatMap(({ _source: source, _version: version, _score: score, highlight }) =>
@@ -87,7 +90,11 @@ export async function search(client: Client, index: string, request: SearchReque
       ),
     };
   } catch (error) {
-    throw isOutage(error) ? new WordloomError("SEARCH_UNAVAILABLE", undefined, { cause: error }) : error;
+    if (isOutage(error)) throw new WordloomError("SEARCH_UNAVAILABLE", undefined, { cause: error });
+    // The engine's own words quote the query.
+    throw error instanceof errors.ResponseError
+      ? new Error(`Elasticsearch refuses the search: ${describeFailure(error)}`)
+      : error;
   }
 }
 

@@ -44,7 +44,7 @@ describe("a request that is refused for what is in it", () => {
     await fc.assert(
       fc.asyncProperty(batches, fc.constantFrom(400, 413), async ([n, at], status) => {
         const poisons = new Set(at.map(String));
-        const { requests, send } = refusing(poisons, http(status));
+        const { requests, send } = refusing(poisons, http(status, status === 400 ? "parse_exception" : null));
         const results = await sendBisecting(send, itemsOf(n));
         const most = Math.ceil(Math.log2(n)) + 1;
         for (const id of poisons) {
@@ -78,6 +78,30 @@ describe("a request that is refused for what is in it", () => {
       await sendBisecting(send, itemsOf(17));
       expect(requests).toHaveLength(1);
     });
+
+  test("what lets nothing pass, and is not the engine, is not asked about every document", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 700 }), async (n) => {
+        const { requests, send } = refusing(new Set(itemsOf(n).map(({ id }) => id)), http(400));
+        const results = await sendBisecting(send, itemsOf(n));
+        expect(results).toEqual(itemsOf(n).map(() => ({ kind: "failed", failure: http(400) })));
+        expect(requests.length).toBeLessThanOrEqual(2 * Math.ceil(Math.log2(n)) + 1);
+      }),
+    );
+  });
+
+  test("a document that is refused alone by what lets others pass is marked, and no other", async () => {
+    await fc.assert(
+      fc.asyncProperty(batches, async ([n, at]) => {
+        const poisons = new Set(at.map(String));
+        const { send } = refusing(poisons, http(400));
+        const results = await sendBisecting(send, itemsOf(n));
+        const marked = results.flatMap((r, i) => (r.kind === "failed" && r.singled ? [String(i)] : []));
+        expect(marked.filter((id) => !poisons.has(id))).toEqual([]);
+        if (poisons.size < 3 && poisons.size < n) expect(marked.toSorted()).toEqual([...poisons].toSorted());
+      }),
+    );
+  });
 
   test("an outage while halves are sent ends it: what is left shares the failure and was sent", async () => {
     let sent = 0;

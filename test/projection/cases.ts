@@ -231,6 +231,9 @@ export const poisonCases: readonly {
   readonly name: string;
   readonly reply: Reply;
   readonly errorType: string | null;
+  /** What becomes of that document among others, and in a batch by itself: failed for good unless told. */
+  readonly expected?: Bad;
+  readonly alone?: Bad;
 }[] = [
   {
     name: "request 400 for a malformed line",
@@ -246,5 +249,12 @@ export const poisonCases: readonly {
     name: "request 413 of a proxy",
     reply: { kind: "raw", status: 413, body: "<html>", headers: html },
     errorType: null,
+  },
+  {
+    name: "request 400 of a firewall that reads bodies",
+    reply: { kind: "raw", status: 400, body: "<html>", headers: html },
+    errorType: null,
+    expected: { ...retry("es_4xx", "4xx"), counted: true },
+    alone: retry("es_4xx", "4xx"),
   },
 ];

@@ -218,9 +218,11 @@ describe("a whole request among others", () => {
 });
 
 describe("a request that is refused for one document", () => {
-  for (const { name, reply, errorType } of poisonCases) {
+  const failed: Expected = { kind: "fail", reason: "es_4xx", failureClass: "4xx" };
+  for (const { name, reply, errorType, expected = failed, alone = expected } of poisonCases) {
     for (const { size, place, position } of cellsOf((n) => n)) {
       test(`${name}: ${place} of ${size}`, async () => {
+        const poison: Expected = size === 1 ? alone : expected;
         const events = await seed(db, upserts(size));
         const { documentId = "" } = events[position] ?? {};
         const poisoned = (items: readonly { id: string }[]) => items.some((item) => item.id === documentId);
@@ -228,14 +230,13 @@ describe("a request that is refused for one document", () => {
 
         await runBatch(db, openSearch(db, client), recorded);
 
-        const poison: Expected = { kind: "fail", reason: "es_4xx", failureClass: "4xx" };
         const all = Array.from(events, (): Expected => landed).with(position, poison);
         const rows = await readRows(db);
         expect(brief(rows)).toEqual(all.map((e) => rowOf(e)));
         expect(engine.requests.filter((r) => poisoned(r.items)).length).toBeLessThanOrEqual(
           Math.ceil(Math.log2(size)) + 1,
         );
-        expect(rows[position]?.error).toStartWith(`scripted/${documentId}: ${errorType ?? "HTTP 413"}`);
+        expect(rows[position]?.error).toStartWith(`scripted/${documentId}: ${errorType ?? "HTTP 4"}`);
         expect(recorded.counted()).toEqual(
           counters(
             all.map((e) => ({ op: "upsert", expected: e })),
@@ -252,6 +253,26 @@ describe("a request that is refused for one document", () => {
       });
     }
   }
+});
+
+describe("a proxy that refuses everything with a 400 of its own", () => {
+  for (const size of sizes)
+    test(`${size} events wait for it to go, and none of them is to blame`, async () => {
+      const events = await seed(db, upserts(size));
+      engine.whole = () => ({ kind: "raw", status: 400, body: "<html>", headers: { "content-type": "text/html" } });
+
+      await runBatch(db, openSearch(db, client), recorded);
+
+      const waiting: Expected = { kind: "retry", reason: "es_4xx", failureClass: "4xx" };
+      expect(brief(await readRows(db))).toEqual(events.map(() => rowOf(waiting)));
+      expect(engine.requests.length).toBeLessThanOrEqual(2 * Math.ceil(Math.log2(size)) + 1);
+      expect(batchResult(recorded)).toBe("retry");
+
+      engine.whole = () => undefined;
+      await makeDue(db);
+      await runBatch(db, openSearch(db, client), recorded);
+      expect((await readRows(db)).filter((row) => row.status !== "done")).toEqual([]);
+    });
 });
 
 describe("answers out of order", () => {

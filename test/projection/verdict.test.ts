@@ -21,7 +21,7 @@ const answered = (
   storedVersion,
   failedShards: 0,
 });
-const http = (status: number, errorType: string | null = "some_exception"): ItemResult => ({
+const http = (status: number, errorType: string | null = "some_exception"): ItemResult & { kind: "failed" } => ({
   kind: "failed",
   failure: { kind: "http", status, errorType, detail: "detail", retryAfterMs: null },
 });
@@ -92,6 +92,8 @@ const table: readonly TableRow[] = [
   ["request: timeout", failed("timeout"), both, "retry(es_timeout)! 5xx"],
   ["request: unreadable answer", failed("unreadable"), both, "retry(es_unknown)! unknown"],
   ["request 400, isolated", http(400), both, "fail(es_4xx) 4xx"],
+  ["request 400 of a proxy", http(400, null), both, "retry(es_4xx)! 4xx"],
+  ["request 400 of a proxy that lets others pass", { ...http(400, null), singled: true }, both, "retry(es_4xx)+ 4xx"],
   ["request 400 media_type_header_exception", http(400, "media_type_header_exception"), both, "retry(es_4xx)! 4xx"],
   ["request 413, isolated", http(413), both, "fail(es_4xx) 4xx"],
   ["request 413 of a proxy, isolated", http(413, null), both, "fail(es_4xx) 4xx"],
