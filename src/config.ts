@@ -1,5 +1,5 @@
 import { homedir } from "node:os";
-import { type Static, type TSchema, Type } from "@sinclair/typebox";
+import { FormatRegistry, type Static, type TSchema, Type } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import { CommandError } from "./errors.ts";
 
@@ -51,7 +51,39 @@ const lab = "Experiments (refused unless WORDLOOM_ENV is dev or test)";
 
 const port = (group: string, description: string, fallback?: number) =>
   integer(group, description, 0, 65_535, fallback);
-const url = "^https?://\\S+$";
+
+/** Says whether `read` takes a text. What the libraries make of a text that they cannot take is an error that quotes it, so nothing of the kind goes past here. */
+const reads =
+  (read: (text: string) => boolean) =>
+  (text: string): boolean => {
+    try {
+      return read(text);
+    } catch {
+      return false;
+    }
+  };
+const visible = /^[\x21-\x7e]+$/;
+/** The texts that have a form of their own, and how people are told of it. */
+const formats = {
+  url: {
+    wanted: "an http:// or https:// URL",
+    check: reads((text) => {
+      const { protocol, username, password, hash } = new URL(text);
+      decodeURIComponent(username + password);
+      return /^https?:$/.test(protocol) && hash === "" && visible.test(text);
+    }),
+  },
+  header: { wanted: "visible ASCII characters", check: (text: string) => visible.test(text) },
+  headers: {
+    wanted: "k=v,k=v with each v percent-encoded",
+    check: reads((text) =>
+      text.split(",").every((pair) => /^([\w.-]+=[\x20-\x7e]*)?$/.test(decodeURIComponent(pair.trim()))),
+    ),
+  },
+} as const;
+for (const [name, { check }] of Object.entries(formats)) FormatRegistry.Set(name, check);
+const formatted = (group: string, description: string, format: keyof typeof formats) =>
+  Type.String({ description, group, format, secret: true });
 
 const schema = Type.Object({
   WORDLOOM_ENV: text(
@@ -62,7 +94,7 @@ const schema = Type.Object({
   DATABASE_URL: Type.Optional(
     secret(
       where,
-      "Postgres, as postgresql://user:password@host:5432/database (postgresql+psycopg:// is read too; ?host=/folder for a unix socket). Unset: the PostgreSQL that the binary brings along.",
+      "Postgres, as postgresql://user:password@host:5432/database (postgresql+psycopg:// is read too; ?host=/folder for a unix socket; sslmode and sslrootcert as libpq reads them). Unset: the PostgreSQL that the binary brings along.",
     ),
   ),
   DATABASE_POOL_SIZE: integer(
@@ -95,14 +127,13 @@ const schema = Type.Object({
   ),
 
   ELASTIC_URL: Type.Optional(
-    Type.String({
-      description: "Elasticsearch 8 or 9, as http://host:9200 (user:password@ is read). Unset: the embedded engine.",
-      group: search,
-      pattern: url,
-      secret: true,
-    }),
+    formatted(
+      search,
+      "Elasticsearch 8 or 9, as http://host:9200 (user:password@ is read). Unset: the embedded engine.",
+      "url",
+    ),
   ),
-  ELASTIC_API_KEY: Type.Optional(secret(search, "API key sent to Elasticsearch.")),
+  ELASTIC_API_KEY: Type.Optional(formatted(search, "API key sent to Elasticsearch.", "header")),
   ELASTIC_INDEX: Type.Optional(
     text(
       search,
@@ -178,17 +209,10 @@ const schema = Type.Object({
     text(trace, "Unset: wordloom-api, wordloom-search-outbox-worker, wordloom-chronicle-outbox-worker."),
   ),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(
-    Type.String({
-      description: "Collector, as http://host:4318; /v1/traces is added.",
-      group: trace,
-      pattern: url,
-      secret: true,
-    }),
+    formatted(trace, "Collector, as http://host:4318; /v1/traces is added.", "url"),
   ),
-  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: Type.Optional(
-    Type.String({ description: "Collector with its path, used as it is.", group: trace, pattern: url, secret: true }),
-  ),
-  OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(secret(trace, "Headers for the collector, as k=v,k=v.")),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: Type.Optional(formatted(trace, "Collector with its path, used as it is.", "url")),
+  OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(formatted(trace, "Headers for the collector, as k=v,k=v.", "headers")),
   OTEL_EXPORTER_OTLP_PROTOCOL: choice(trace, "Encoding over HTTP.", ["http/json", "http/protobuf"], "http/protobuf"),
   OTEL_TRACES_SAMPLER: choice(
     trace,
@@ -343,12 +367,19 @@ const yes = ["1", "true", "yes", "y", "on"];
 const no = ["0", "false", "no", "n", "off"];
 
 type Field = TSchema &
-  Extra & { default?: string | number | boolean; enum?: string[]; minimum?: number; maximum?: number };
+  Extra & {
+    default?: string | number | boolean;
+    enum?: string[];
+    minimum?: number;
+    maximum?: number;
+    format?: keyof typeof formats;
+  };
 const fields = Object.entries(schema.properties) as [Name, Field][];
 
 /** What a variable wants, in words. */
 function wanted(field: Field): string {
   if (field.enum) return `one of ${field.enum.join(", ")}`;
+  if (field.format) return formats[field.format].wanted;
   switch (field["type"]) {
     case "integer":
       return `a whole number from ${field.minimum} to ${field.maximum}`;
@@ -357,7 +388,7 @@ function wanted(field: Field): string {
     case "boolean":
       return "1 or 0 (also true/false, yes/no, on/off)";
     default:
-      return field["pattern"] === url ? "an http:// or https:// URL" : `text like ${field["pattern"]}`;
+      return `text like ${field["pattern"]}`;
   }
 }
 

@@ -1,5 +1,6 @@
 import { buildApplication, buildRouteMap, help, text_en, version as versionFlag } from "@stricli/core";
 import { CommandError } from "../errors.ts";
+import { describeError } from "../telemetry/log.ts";
 import { version as stamped } from "../version.ts";
 import { collector } from "./collector.ts";
 import { config } from "./config.ts";
@@ -35,12 +36,14 @@ const root = buildRouteMap({
   },
 });
 
-/** What people read: an expected failure is its message alone, anything else is a bug and shows where. */
+/** What people read: an expected failure is its message alone, anything else is a bug and shows where. Never what is in the documents. */
 export function explain(error: unknown): string {
   if (error instanceof CommandError) return `wordloom: ${error.message}`;
   const lines = [];
-  for (let e: unknown = error; e !== undefined; e = e instanceof Error ? e.cause : undefined)
-    lines.push(e instanceof Error ? (e.stack ?? e.message) : Bun.inspect(e));
+  for (let e: ReturnType<typeof describeError> | undefined = describeError(error); e !== undefined; e = e.cause) {
+    const { type, message, place, stack } = e;
+    lines.push([`${type}: ${message}${place === undefined ? "" : ` (${place})`}`, stack].filter(Boolean).join("\n"));
+  }
   return `wordloom: unexpected failure\n${lines.join("\ncaused by ")}`;
 }
 

@@ -4,12 +4,15 @@ import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJ
 
 type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
 
-/** A secret for people: a URL keeps where it leads, anything else only that it is there. */
+/**
+ * A secret for people: a URL keeps where it leads, anything else only that it is there. So does a URL with an @ after its host: a password with a / or # that is not
+ * percent-encoded reads as a path.
+ */
 function redact(value: string): string {
-  const [, scheme, login, host, path] =
-    /^([a-z][a-z0-9+.-]*:\/\/)(?:([^/?#]*)@)?([^/?#@]*)(\/[^?#]*)?/i.exec(value) ?? [];
-  if (scheme === undefined || host === undefined) return "(set)";
-  return `${scheme}${login === undefined ? "" : "***@"}${host}${path ?? ""}`;
+  const [, scheme, login, host, path = "", rest = ""] =
+    /^([a-z][a-z0-9+.-]*:\/\/)(?:([^/?#]*)@)?([^/?#@]*)(\/[^?#]*)?(.*)$/is.exec(value) ?? [];
+  if (scheme === undefined || host === undefined || `${path}${rest}`.includes("@")) return "(set)";
+  return `${scheme}${login === undefined ? "" : "***@"}${host}${path}`;
 }
 
 function shown(variable: Variable, env: Env): { value: string | null; source: string } {

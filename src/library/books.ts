@@ -48,7 +48,7 @@ export async function createBook(
     .values({ id: Bun.randomUUIDv7(), bookshelfId, libraryId: shelf.libraryId, ...fields })
     .returning();
   if (!book) throw new Error("insert returned no row");
-  await unit.record([changed(book, "book_created", { title: book.title })]);
+  await unit.record([changed(book, "book_created", {})]);
   return book;
 }
 

@@ -46,7 +46,7 @@ export async function createBookshelf(
       .execute(),
   );
   if (!shelf) throw new Error("insert returned no row");
-  await unit.record([changed(shelf, "bookshelf_created", { name: shelf.name })]);
+  await unit.record([changed(shelf, "bookshelf_created", {})]);
   return shelf;
 }
 

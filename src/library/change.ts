@@ -25,7 +25,7 @@ export type Change = {
   /** What is searched; ignored for a delete, whose tombstone keeps no text. */
   readonly title: string;
   readonly text: string;
-  /** Small facts for the chronicle, never document text. */
+  /** Small facts for the chronicle, never what users wrote, names included: it is kept when the entity is deleted. */
   readonly payload: Readonly<Record<string, unknown>>;
   /** False when the chronicle has this already (dedupe of frequent changes); search hears of every change. */
   readonly chronicled?: boolean;

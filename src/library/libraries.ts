@@ -40,7 +40,7 @@ export async function createLibrary(unit: Unit, fields: LibraryFields): Promise<
       .execute(),
   );
   if (!library) throw new Error("insert returned no row");
-  await unit.record([changed(library, "library_created", { name: library.name })]);
+  await unit.record([changed(library, "library_created", {})]);
   return library;
 }
 

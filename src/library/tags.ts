@@ -81,7 +81,7 @@ export async function createTag(unit: Unit, fields: TagFields): Promise<Tag> {
   const [[written]] = await taken(
     Promise.all([
       unit.tx.insert(tags).values(values).returning({ createdAt: tags.createdAt, updatedAt: tags.updatedAt }),
-      unit.record([changed(values, "tag_created", { name: values.name })]),
+      unit.record([changed(values, "tag_created", {})]),
     ]),
   );
   if (!written) throw new Error("insert returned no row");

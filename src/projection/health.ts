@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import type { Db } from "../db/client.ts";
+import { type Db, databaseErrorCode } from "../db/client.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
@@ -55,7 +55,9 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
   };
 
   async function ping(): Promise<void> {
-    const late = Bun.sleep(options.pingTimeoutMs).then(() => Promise.reject(new Error("no answer in time")));
+    const late = Bun.sleep(options.pingTimeoutMs).then(() =>
+      Promise.reject(Object.assign(new Error("no answer in time"), { code: "PING_TIMEOUT" })),
+    );
     late.catch(() => undefined);
     try {
       await Promise.race([db.execute(sql`select 1`), late]);
@@ -64,12 +66,8 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
       if (stopReason === null) turn("RUNNING", null);
     } catch (error) {
       failures += 1;
-      lastError =
-        error instanceof Error && error.cause instanceof Error
-          ? error.cause.message
-          : error instanceof Error
-            ? error.message
-            : "unknown error";
+      // Never the message: the server's may quote what it was told.
+      lastError = databaseErrorCode(error) ?? "unknown error";
       if (failures >= options.failsBeforeDraining) turn("DRAINING", "db_unhealthy");
     }
   }

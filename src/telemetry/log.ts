@@ -21,28 +21,44 @@ export function codeOf(error: object): { readonly code: string; readonly sqlStat
     : { code, sqlState: /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined };
 }
 
+/** The message of an error, unless it is of a kind that quotes what users wrote or secrets. */
+function messageOf(error: Error): string {
+  const { code, sqlState = false } = codeOf(error) ?? {};
+  if (sqlState) return `SQLSTATE ${code}`;
+  const query = textOf(error, "query");
+  if (query !== undefined) return `failed query: ${query}`;
+  // An HTTP client's: its message is the body of the answer.
+  if ("statusCode" in error) return `HTTP ${String(error.statusCode)}`;
+  return error instanceof SyntaxError || code === "ERR_INVALID_URL" ? "cannot be read" : error.message;
+}
+
+/** The lines that say where: after the message, which may have lines that look like them. */
+function stackOf(error: Error): string {
+  const stack = error.stack ?? "";
+  const at = stack.indexOf(error.message);
+  return stack
+    .slice(at === -1 ? 0 : at + error.message.length)
+    .split("\n")
+    .filter((line) => /^\s+at /.test(line))
+    .join("\n");
+}
+
 /**
- * An error for the log, without what users wrote: Postgres puts values into its messages, drizzle puts every parameter of the query into its own. Of an error
+ * An error for logs and people, without what users wrote: Postgres puts values into its messages, drizzle puts every parameter of the query into its own. Of an error
  * with an SQLSTATE only that and the place are told; of a failed query its text, which has placeholders.
  */
-function describeError(error: unknown): ErrorLine {
+export function describeError(error: unknown): ErrorLine {
   if (!(error instanceof Error)) return { type: typeof error, message: "not an Error" };
-  const { code, sqlState = false } = codeOf(error) ?? {};
-  const query = textOf(error, "query");
+  const code = textOf(error, "code");
   const place = ["table_name", "column_name", "constraint_name", "routine"]
     .flatMap((key) => textOf(error, key) ?? [])
     .join(" ");
-  const message = sqlState ? `SQLSTATE ${code}` : query === undefined ? error.message : `failed query: ${query}`;
   return {
     type: error.name,
-    message,
+    message: messageOf(error),
     ...(code === undefined ? {} : { code }),
     ...(place === "" ? {} : { place }),
-    // The first lines of a stack repeat the message.
-    stack: (error.stack ?? "")
-      .split("\n")
-      .filter((line) => /^\s+at /.test(line))
-      .join("\n"),
+    stack: stackOf(error),
     ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
   };
 }

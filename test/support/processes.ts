@@ -7,7 +7,7 @@ export type Process = {
   readonly pid: number;
   readonly lines: readonly string[];
   readonly kill: (signal: NodeJS.Signals) => void;
-  /** The exit code, or null when a signal ended it. */
+  /** The exit code, or null when a signal ended it; all that it said is in `lines` then. */
   readonly exited: Promise<number | null>;
 };
 
@@ -36,10 +36,8 @@ async function launch(
 ): Promise<Process> {
   const child = start(args, { LOG_JSON: "1", WORDLOOM_ENV: "test", ...env });
   const lines: string[] = [];
-  void read(child.stdout, lines);
-  void read(child.stderr, lines);
   let ended = false;
-  const exited = child.exited.then(() => {
+  const exited = Promise.all([child.exited, read(child.stdout, lines), read(child.stderr, lines)]).then(() => {
     ended = true;
     return child.exitCode;
   });

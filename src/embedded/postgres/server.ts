@@ -58,6 +58,10 @@ function settings(folders: Folders, durability: Durability): string[] {
     "log_timezone=UTC",
     "log_line_prefix=%m [%p] %d ",
     "log_checkpoints=off",
+    // Its DETAIL quotes rows ("Key (name)=(…) already exists"), parameters are what users wrote.
+    "log_error_verbosity=terse",
+    "log_parameter_max_length=0",
+    "log_parameter_max_length_on_error=0",
   ];
   return durability === "full" ? always : [...always, "fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 }
