@@ -1,4 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
+import { type AddressInfo, createConnection, createServer } from "node:net";
 import { sql } from "drizzle-orm";
 import { databaseErrorCode, isUnavailable, openDatabase, type Tx } from "../../src/db/client.ts";
 import { openGate } from "../support/gate.ts";
@@ -79,6 +80,35 @@ test("a pool that was refused more often than it has connections connects once t
   expect(await query()).toHaveLength(1);
   await behind.close();
   await gate.close();
+});
+
+test("a server that takes connections and closes them is unavailable at once, is not asked again and again, and is found when it is well", async () => {
+  let taken = 0;
+  let well = false;
+  const { host, port, socketPath } = database.address;
+  const server = createServer((near) => {
+    taken += 1;
+    if (!well) {
+      near.end();
+      return;
+    }
+    const far = socketPath === undefined ? createConnection({ host, port }) : createConnection({ path: socketPath });
+    near.pipe(far).pipe(near);
+    for (const socket of [near, far]) socket.on("error", () => socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const behind = openDatabase(
+    { ...database.address, host: "127.0.0.1", port: (server.address() as AddressInfo).port, socketPath: undefined },
+    { max: 1, applicationName: "closing", statementTimeoutMs: 5000, prepare: true },
+  );
+  for (let i = 1; i <= 5; i += 1) {
+    expect(isUnavailable(await rejection(behind.db.execute(sql`select 1`)))).toBe(true);
+    expect(taken).toBe(i);
+  }
+  well = true;
+  expect(await behind.db.execute(sql`select 1`)).toHaveLength(1);
+  await behind.close();
+  server.close();
 });
 
 test("rows that came before an error, or before the connection was lost, are no part of the next answer", async () => {
