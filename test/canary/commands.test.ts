@@ -1,4 +1,4 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect, onTestFinished, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { run as runApplication } from "@stricli/core";
 import { Glob } from "bun";
@@ -168,6 +168,7 @@ test("`up` keeps texts out of its lines, and out of the log of its Postgres", as
     OTEL_EXPORTER_OTLP_HEADERS: secrets["OTEL_EXPORTER_OTLP_HEADERS"] ?? "",
     OUTBOX_DB_PING_TIMEOUT_SECONDS: "5",
   });
+  onTestFinished(() => child.kill("SIGKILL"));
   const said = Promise.all([child.stdout.text(), child.stderr.text()]);
   const url = `http://127.0.0.1:${port}`;
   await until("it is up", () =>

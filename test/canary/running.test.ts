@@ -1,4 +1,4 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
 import { sql } from "drizzle-orm";
 import { wordloom } from "../support/cli.ts";
@@ -29,6 +29,10 @@ setDefaultTimeout(120_000);
 
 const api = await startServe({ ...common, ...withoutKey });
 const worker = await startWork({ ...common, ...secrets, OUTBOX_REQUIRE_ES_READY: "1" });
+// Where a test fails they are still there.
+afterAll(() => {
+  for (const process of [api, worker]) process.kill("SIGKILL");
+});
 
 type Answered = { readonly status: number; readonly id: string };
 /** One request. What it is answered is evidence, but for the texts that a read gives back to their owner. */
