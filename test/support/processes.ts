@@ -1,4 +1,4 @@
-import { start } from "./cli.ts";
+import { freePort, start } from "./cli.ts";
 import { until } from "./until.ts";
 
 /** A real `wordloom` process under test, with what it said. */
@@ -21,13 +21,6 @@ async function read(stream: ReadableStream<Uint8Array>, lines: string[]): Promis
   }
   if (rest !== "") lines.push(rest);
 }
-
-const freePort = () => {
-  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const { port } = server;
-  void server.stop(true);
-  return port ?? 0;
-};
 
 async function launch(
   args: readonly string[],
@@ -58,13 +51,20 @@ export function startServe(env: Readonly<Record<string, string>>): Promise<Proce
   return launch(["serve", "--port", String(port)], env, `http://127.0.0.1:${port}/readyz`);
 }
 
-/** `wordloom work` on free ports, alive. `url` is where its health is; metrics are at `metricsUrl`. */
+/** `wordloom up` on a free port, ready, with nothing imported. */
+export function startUp(env: Readonly<Record<string, string>>): Promise<Process> {
+  const port = freePort();
+  return launch(["up", "--no-welcome", "--port", String(port)], env, `http://127.0.0.1:${port}/readyz`);
+}
+
+/** `wordloom work` on free ports but for those of `env`, alive. `url` is where its health is; metrics are at `metricsUrl`. */
 export async function startWork(
   env: Readonly<Record<string, string>>,
   args: readonly string[] = [],
 ): Promise<Process & { readonly metricsUrl: string }> {
-  const [metrics, health] = [freePort(), freePort()];
-  const ports = { OUTBOX_METRICS_PORT: String(metrics), OUTBOX_HTTP_PORT: String(health) };
+  const metrics = env["OUTBOX_METRICS_PORT"] ?? String(freePort());
+  const health = String(freePort());
+  const ports = { OUTBOX_METRICS_PORT: metrics, OUTBOX_HTTP_PORT: health };
   const process = await launch(["work", ...args], { ...env, ...ports }, `http://127.0.0.1:${health}/livez`);
   return { ...process, metricsUrl: `http://127.0.0.1:${metrics}/metrics` };
 }
