@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { read } from "./monitoring.ts";
 
 const script = join(import.meta.dir, "../../../shared/prometheus/run");
 const onPath = Bun.which("promtool") !== null && Bun.which("prometheus") !== null;
@@ -36,6 +37,40 @@ export type Prometheus = {
   readonly get: (path: string) => Promise<unknown>;
   readonly stop: () => Promise<void>;
 };
+
+/** A process that is scraped, and under which labels. */
+export type Target = {
+  readonly name: string;
+  readonly address: string;
+  readonly env: string;
+  readonly component: "api" | "worker";
+};
+
+/** Writes a configuration into `folder` that scrapes and evaluates every second, with the relabelling of the repository's own. Returns its path. */
+export async function configurePrometheus(
+  folder: string,
+  ruleFiles: readonly string[],
+  targets: readonly Target[],
+): Promise<string> {
+  const path = join(folder, "prometheus.yml");
+  const { scrape_configs: jobs } = Bun.YAML.parse(read("docker/prometheus/prometheus.yml")) as {
+    scrape_configs: { job_name: string; metric_relabel_configs?: unknown }[];
+  };
+  const relabelling = jobs.find((job) => job.job_name === "wordloom-api-test")?.metric_relabel_configs;
+  // JSON is YAML.
+  const config = {
+    global: { scrape_interval: "1s", scrape_timeout: "1s", evaluation_interval: "1s" },
+    rule_files: ruleFiles,
+    storage: { exemplars: { max_exemplars: 10_000 } },
+    scrape_configs: targets.map(({ name, address, env, component }) => ({
+      job_name: `wordloom-${name}`,
+      static_configs: [{ targets: [address], labels: { env, component } }],
+      ...(component === "api" ? { metric_relabel_configs: relabelling } : {}),
+    })),
+  };
+  await Bun.write(path, JSON.stringify(config, null, 2));
+  return path;
+}
 
 /** Starts a real Prometheus on a free port, with its data below `folder`, and waits until it is ready. */
 export async function startPrometheus(config: string, folder: string): Promise<Prometheus> {

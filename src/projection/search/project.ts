@@ -77,8 +77,10 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
   const { index, timeoutMs, limits, backoff, experiment } = options;
   const size = createSizeLimit(options.maxBytes);
 
+  /** `refused` are items of the request that an experiment has answered in the engine's place: told with it, not sent. */
   async function sendOne(
     items: readonly BulkItem[],
+    refused: readonly BulkItem[],
     body: string,
     signals: BatchSignals,
     judge: (item: BulkItem, result: ItemResult) => Verdict,
@@ -86,10 +88,11 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
   ) {
     const startedAt = Date.now();
     const clock = performance.now();
-    const results = experiment.answered(await sendBulk(client, index, items, body, { timeoutMs, signal }));
+    const results =
+      items.length === 0 ? [] : experiment.answered(await sendBulk(client, index, items, body, { timeoutMs, signal }));
     const verdicts = items.map((item, i) => judge(item, results[i] ?? { kind: "unanswered" }));
     const failedWhole = results.find((r) => r.kind === "failed");
-    const failedSome = verdicts.some((v) => v.kind !== "done");
+    const failedSome = refused.length > 0 || verdicts.some((v) => v.kind !== "done");
     signals.bulkSent({
       startedAt,
       durationMs: performance.now() - clock,
@@ -98,13 +101,16 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       ...(failedWhole?.kind === "failed"
         ? { error: failedWhole.failure.kind === "http" ? String(failedWhole.failure.status) : failedWhole.failure.kind }
         : {}),
-      items: items.map((item, i) => {
-        const judged = verdicts[i];
-        return {
-          op: item.op,
-          failureClass: judged === undefined || judged.kind === "done" ? null : judged.failureClass,
-        };
-      }),
+      items: [
+        ...items.map((item, i) => {
+          const judged = verdicts[i];
+          return {
+            op: item.op,
+            failureClass: judged === undefined || judged.kind === "done" ? null : judged.failureClass,
+          };
+        }),
+        ...refused.map(({ op }) => ({ op, failureClass: "429" })),
+      ],
     });
     return results;
   }
@@ -134,25 +140,19 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       };
       const refused = experiment.refuse(request.sent.map((s) => s.event.op));
       const items = request.sent.filter((_, i) => refused[i] === null).map((s) => s.item);
+      let aside = request.sent.filter((_, i) => refused[i] !== null).map((s) => s.item);
       const whole = items.length === request.sent.length;
       // What stopped the request before would stop this one too.
       const told = outage;
       const answers =
         told !== undefined
           ? items.map((): ItemResult => ({ ...told, unsent: true }))
-          : items.length === 0
-            ? []
-            : await sendBisecting(
-                (part) =>
-                  sendOne(
-                    part,
-                    whole && part.length === items.length ? request.body : bulkBody(part),
-                    signals,
-                    judge,
-                    signal,
-                  ),
-                items,
-              );
+          : await sendBisecting((part) => {
+              const refusedHere = aside;
+              aside = [];
+              const body = whole && part.length === items.length ? request.body : bulkBody(part);
+              return sendOne(part, refusedHere, body, signals, judge, signal);
+            }, items);
       if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
       wait = retryAfter(answers) ?? wait;
