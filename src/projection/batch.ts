@@ -70,7 +70,7 @@ function signalled({ outcome, errorType, noopReason, warning, labs }: Decision):
     outcome.kind === "retry" || outcome.kind === "fail" ? { reason: outcome.reason, error: outcome.error } : {};
   return {
     kind: outcome.kind,
-    ...(outcome.kind === "done" ? { result: outcome.result } : {}),
+    ...(outcome.kind === "done" ? { result: outcome.result, sent: outcome.sent } : {}),
     ...bad,
     errorType: errorType ?? null,
     ...(noopReason === undefined ? {} : { noopReason }),

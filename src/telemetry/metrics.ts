@@ -137,7 +137,7 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "worker",
     labels: ["projection"],
-    help: "When this worker last settled an event as done.",
+    help: "When this worker last brought an event to its target.",
   },
   outbox_batch_size: {
     kind: "histogram",

@@ -20,6 +20,8 @@ export type SignalledEvent = TraceHeaders & {
 export type SignalledOutcome = {
   readonly kind: "done" | "retry" | "fail" | "release";
   readonly result?: string;
+  /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
+  readonly sent?: boolean;
   readonly reason?: string;
   readonly error?: string;
   readonly errorType?: string | null;
@@ -369,7 +371,9 @@ export function workerSignals(
           }
           tally.flush();
           const count = (kind: SignalledOutcome["kind"]) => settledOutcomes.filter((o) => o.kind === kind).length;
-          if (count("done") > 0) metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
+          // While the target is away events are still settled as superseded by newer ones, which wait: no success.
+          if (settledOutcomes.some((o) => o.kind === "done" && o.sent !== false))
+            metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
           const result = batchResult(settledOutcomes);
           const reason = shared(settledOutcomes.flatMap((o) => (o.kind === "done" ? [] : [o.reason ?? o.kind])));
           const counts = {

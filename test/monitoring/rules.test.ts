@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { alerts, prometheusFolder, read } from "../support/monitoring.ts";
 import { prometheusAtHand, promtool, tellMissing } from "../support/prometheus.ts";
+import { scaleRules } from "../support/scaled-rules.ts";
 
 type Case = {
   readonly name: string;
@@ -46,6 +47,24 @@ test("every alert says how bad it is, what happens, what to read and where to lo
       "http://localhost:3000/d/wordloom-outbox-bulk?var-env={{ $labels.env }}",
     );
   }
+});
+
+test("in scaled rules a minute is shorter, and nothing else differs", () => {
+  const text = read("docker/prometheus/rules/alerts.yml");
+  const [real, scaled] = [text, scaleRules(text, 30)].map((of) => of.split("\n"));
+  const changes = real?.flatMap((line, i) => (line === scaled?.[i] ? [] : [[line.trim(), scaled?.[i]?.trim()]])) ?? [];
+  const waits = changes.filter(([line]) => line?.startsWith("for: "));
+  expect(waits).toHaveLength(alerts.filter((rule) => rule.for !== undefined).length);
+  for (const [line, shorter] of waits) expect(shorter).toBe(`for: ${Number(line?.match(/\d+/)?.[0]) * 2000}ms`);
+  const others = changes.filter((change) => !waits.includes(change));
+  expect(others.map(([, shorter]) => shorter?.match(/\[\d+ms\]| > [1-9]\d*$/g)?.join(""))).toEqual([
+    " > 10",
+    " > 60",
+    " > 10",
+    "[120000ms]",
+    "[10000ms]",
+    "[10000ms]",
+  ]);
 });
 
 test("each target is scraped once, under one environment and component", () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
+import { readConfig } from "../../src/config.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { processBatch, type Turn } from "../../src/projection/batch.ts";
@@ -82,7 +83,11 @@ test("when the one that speaks is refused, the others are not sent in its place:
   const id = crypto.randomUUID();
   await write(id, [live(1n), live(2n)]);
   engine.item = () => ({ status: 429, error: { type: "es_rejected_execution_exception", reason: "" } });
+  const lastSuccess = () => recorded.gauge("outbox_last_success_timestamp_seconds");
+  const before = lastSuccess();
   await runBatch(db, openSearch(db, client), recorded);
+  // One is done, but nothing has reached the target.
+  expect(lastSuccess()).toBe(before);
   expect((await readRows(db)).map((row) => [row.status, row.attempts])).toEqual([
     ["done", 0],
     ["pending", 1],
@@ -91,6 +96,7 @@ test("when the one that speaks is refused, the others are not sent in its place:
   await makeDue(db);
   await runBatch(db, openSearch(db, client), recorded);
   expect(engine.held.get(`tag:${id}`)?.version).toBe(2n);
+  expect(lastSuccess()).not.toBe(before);
 });
 
 type Step =
@@ -210,3 +216,22 @@ test("any interleaving of two workers over shuffled versions, lost answers and r
     { numRuns: 25 },
   );
 }, 120_000);
+
+test("an item that the experiment refuses is not sent, and counts as an item of its request that failed with 429", async () => {
+  const config = readConfig({ OUTBOX_EXPERIMENT_ES_429_EVERY_N: "2" });
+  await write(crypto.randomUUID(), [live(1n)]);
+  await write(crypto.randomUUID(), [live(1n)]);
+  await write(crypto.randomUUID(), [{ op: "delete", version: 1n, row: "missing" }]);
+
+  await runBatch(db, openSearch(db, client, { config }), recorded);
+
+  expect(engine.requests.map((r) => r.items.length)).toEqual([2]);
+  expect(recorded.counted()).toMatchObject({
+    "outbox_es_bulk_requests_total{result=partial}": 1,
+    "outbox_es_bulk_items_total{op=index,result=success}": 1,
+    "outbox_es_bulk_items_total{op=index,result=failed}": 1,
+    "outbox_es_bulk_items_total{op=delete,result=success}": 1,
+    "outbox_es_bulk_item_failures_total{op=index,failure_class=429}": 1,
+    "outbox_failed_total{op=upsert,reason=es_429}": 1,
+  });
+});

@@ -57,6 +57,12 @@ export function startUp(env: Readonly<Record<string, string>>): Promise<Process>
   return launch(["up", "--no-welcome", "--port", String(port)], env, `http://127.0.0.1:${port}/readyz`);
 }
 
+/** `wordloom collector` on a port, answering; it keeps nothing. */
+export function startCollect(port: number): Promise<Process> {
+  const args = ["collector", "--memory", "--port", String(port), "--query-port", "0"];
+  return launch(args, {}, `http://127.0.0.1:${port}/api/services`);
+}
+
 /** `wordloom work` on free ports but for those of `env`, alive. `url` is where its health is; metrics are at `metricsUrl`. */
 export async function startWork(
   env: Readonly<Record<string, string>>,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Db } from "../../src/db/client.ts";
 import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
-import { freePort } from "./cli.ts";
+import { type Ended, freePort, wordloom } from "./cli.ts";
 import { cloneDatabase } from "./postgres.ts";
 import { type Process, startServe, startUp, startWork } from "./processes.ts";
 
@@ -21,6 +21,8 @@ export type Stage = {
   readonly work: (id: string, environment?: Environment) => Promise<Process>;
   /** `wordloom up`, ready: API and worker in one process. */
   readonly up: (environment?: Environment) => Promise<Process>;
+  /** Any other command of `wordloom`, to its end. */
+  readonly run: (args: readonly string[]) => Promise<Ended>;
   /** host:port of a worker's metrics, whether it runs or not. */
   readonly metricsOf: (id: string) => string;
   /** Ends all of it. */
@@ -58,6 +60,7 @@ export async function openStage(environment: Environment = {}): Promise<Stage> {
     work: async (id, own = {}) =>
       keep(await startWork({ ...env, ...own, OUTBOX_METRICS_PORT: portOf(id) }, ["--worker-id", id])),
     up: async (own = {}) => keep(await startUp({ ...env, ...own })),
+    run: (args) => wordloom(args, { WORDLOOM_ENV: "test", ...env }),
     metricsOf: (id) => `127.0.0.1:${portOf(id)}`,
     close: async () => {
       const ending = [...running];
