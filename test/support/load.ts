@@ -6,7 +6,7 @@ export type Load = {
 };
 
 /**
- * Each round writes a tag and searches; every other tag is renamed at once, every fifth deleted at once, and every tenth name is one that is there already. Nobody tries again
+ * Each round writes a tag and searches for an earlier one; every other tag is renamed at once, every fifth deleted at once, and every tenth name is one that is there already. Nobody tries again
  * what fails. Ends with `stop`, when all is answered.
  */
 export function startLoad(url: string, roundsPerSecond: number): Load {
@@ -22,8 +22,9 @@ export function startLoad(url: string, roundsPerSecond: number): Load {
   const run = crypto.randomUUID().slice(0, 8);
   let n = 0;
   const round = async (i: number) => {
-    const name = `${run} ${i % 10 === 9 ? i - 4 : i}`;
-    const searched = ask("GET", `search?q=${run}`);
+    const name = `${run}x${i % 10 === 9 ? i - 4 : i}`;
+    // For one of those before: what finds all of them would cost more and more.
+    const searched = ask("GET", `search?q=${run}x${i - 20}`);
     const tag = await ask("POST", "tags", { name, color: "#FFFFFF" });
     if (tag !== undefined && i % 2 === 0) await ask("PATCH", `tags/${tag.id}`, { name: `${name} again` });
     if (tag !== undefined && i % 5 === 3) await ask("DELETE", `tags/${tag.id}`);
