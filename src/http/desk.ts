@@ -1,6 +1,6 @@
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
-import { type Unit, write } from "../library/change.ts";
+import { type Appended, type Cause, type Statement, type Unit, write, writeOnce } from "../library/change.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { ApiSignals, RequestSignals } from "../telemetry/signals.ts";
 import { readJson } from "./body.ts";
@@ -19,18 +19,22 @@ export type Desk = {
 };
 
 /** One write on behalf of a request: when it has committed, it is counted and the workers are woken. Throws what `work` throws. */
-export function writeFor<T>(desk: Desk, request: Request, work: (unit: Unit) => Promise<T>): Promise<T> {
+export const writeFor = <T>(desk: Desk, request: Request, work: (unit: Unit) => Promise<T>): Promise<T> =>
+  write(desk.db, causeOf(desk, request), committed(desk), work);
+
+/** As `writeFor`, for work that is one statement. */
+export const writeOnceFor = <T>(desk: Desk, request: Request, work: (statement: Statement) => Promise<T>): Promise<T> =>
+  writeOnce(desk.db, causeOf(desk, request), committed(desk), work);
+
+function causeOf(desk: Desk, request: Request): Cause {
   const { trace, correlationId } = desk.signalsOf(request);
-  return write(
-    desk.db,
-    { ...trace, actorId: desk.config.DEV_USER_ID, source: "api", correlationId },
-    (appended) => {
-      desk.signals.appended(appended);
-      desk.wakeUps.announce();
-    },
-    work,
-  );
+  return { ...trace, actorId: desk.config.DEV_USER_ID, source: "api", correlationId };
 }
+
+const committed = (desk: Desk) => (appended: Appended) => {
+  desk.signals.appended(appended);
+  desk.wakeUps.announce();
+};
 
 /** For a route's `parse`: its body is JSON, whatever the content type. */
 export const jsonBody =

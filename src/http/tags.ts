@@ -1,6 +1,6 @@
 import type { Elysia } from "elysia";
-import { changeTag, createTag, deleteTag, readTag, type Tag } from "../library/tags.ts";
-import { created, type Desk, jsonBody, noContent, writeFor } from "./desk.ts";
+import { changeTag, createTopTag, deleteTag, readTag, type Tag } from "../library/tags.ts";
+import { created, type Desk, jsonBody, noContent, writeFor, writeOnceFor } from "./desk.ts";
 import { color, fields, idParams, line, nullable, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/tags";
@@ -34,7 +34,8 @@ export function tagRoutes(app: Elysia, desk: Desk): void {
   app
     .post(
       path,
-      async ({ body, request }) => created(path, shown(await writeFor(desk, request, (unit) => createTag(unit, body)))),
+      async ({ body, request }) =>
+        created(path, shown(await writeOnceFor(desk, request, (unit) => createTopTag(unit, body)))),
       { parse, body: creation },
     )
     .get(`${path}/:id`, async ({ params }) => shown(await readTag(desk.db, params.id)), { params: idParams })

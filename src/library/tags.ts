@@ -2,7 +2,7 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
-import type { Change, Unit } from "./change.ts";
+import type { Change, Statement, Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
@@ -55,18 +55,29 @@ async function levelBelow(unit: Unit, parentTagId: string): Promise<number> {
   return parent.level + 1;
 }
 
+/** A tag at the top, in one statement: all that the other rows say is known before. Throws TAG_ALREADY_EXISTS. */
+export async function createTopTag(statement: Statement, fields: Omit<TagFields, "parentTagId">): Promise<Tag> {
+  return await insertTag(statement, fields, null, 0);
+}
+
 /** Throws TAG_ALREADY_EXISTS, TAG_NOT_FOUND (the parent), TAG_INVALID_HIERARCHY. */
-export async function createTag(unit: Unit, fields: TagFields): Promise<Tag> {
-  const parentTagId = fields.parentTagId ?? null;
-  let level = 0;
-  if (parentTagId !== null) {
-    await lockHierarchy(unit.tx, unit.cause.actorId);
-    level = await levelBelow(unit, parentTagId);
-    if (level > deepest) throw new WordloomError("TAG_INVALID_HIERARCHY");
-  }
-  const values = {
+export async function createTag(unit: Unit, { parentTagId, ...fields }: TagFields): Promise<Tag> {
+  if (parentTagId == null) return await createTopTag(unit, fields);
+  await lockHierarchy(unit.tx, unit.cause.actorId);
+  const level = await levelBelow(unit, parentTagId);
+  if (level > deepest) throw new WordloomError("TAG_INVALID_HIERARCHY");
+  return await insertTag(unit, fields, parentTagId, level);
+}
+
+async function insertTag(
+  { cause, record }: Statement,
+  fields: TagFields,
+  parentTagId: string | null,
+  level: number,
+): Promise<Tag> {
+  const tag = {
     id: Bun.randomUUIDv7(),
-    userId: unit.cause.actorId,
+    userId: cause.actorId,
     name: fields.name,
     color: fields.color ?? "#6366F1",
     iconEmoji: fields.icon ?? null,
@@ -77,15 +88,16 @@ export async function createTag(unit: Unit, fields: TagFields): Promise<Tag> {
     version: 1n,
     deletedAt: null,
   };
-  // One flight: all that the other rows say is known before the first is sent.
-  const [[written]] = await taken(
-    Promise.all([
-      unit.tx.insert(tags).values(values).returning({ createdAt: tags.createdAt, updatedAt: tags.updatedAt }),
-      unit.record([changed(values, "tag_created", {})]),
-    ]),
+  const [written] = await taken(
+    record<{ created_at: string; updated_at: string }>(
+      [changed(tag, "tag_created", {})],
+      sql`insert into tags (id, user_id, name, color, icon_emoji, description, parent_tag_id, level, usage_count, version)
+          values (${tag.id}::uuid, ${tag.userId}::uuid, ${tag.name}, ${tag.color}, ${tag.iconEmoji}, ${tag.description}, ${parentTagId}::uuid, ${level}, 0, 1)
+          returning created_at, updated_at`,
+    ),
   );
   if (!written) throw new Error("insert returned no row");
-  return { ...values, ...written };
+  return { ...tag, createdAt: new Date(written.created_at), updatedAt: new Date(written.updated_at) };
 }
 
 type Moved = { readonly level: number; readonly by: number };

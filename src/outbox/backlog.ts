@@ -16,7 +16,7 @@ export type Backlog = {
 
 type Row = { pending: string; processing: string; stuck: string; failed: string; oldest: number };
 
-/** Costs O(live rows), whatever the history: every count is answered by a partial index of the live partition. */
+/** Costs O(live rows), whatever the history: every count is answered by a range of the live partition's index. */
 export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number): Promise<Backlog> {
   const live = sql.identifier(`${queue.table}_live`);
   const [row] = await db.execute<Row>(sql`
@@ -25,7 +25,7 @@ export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number)
            (select count(*) from ${live} where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')) as stuck,
            (select count(*) from ${live} where status = 'failed') as failed,
            coalesce(extract(epoch from now() - (select min(created_at) from (
-             (select created_at from ${live} where status = 'pending' and next_retry_at is null order by id limit 1)
+             (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
              union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
              union all (select min(created_at) from ${live} where status = 'processing')) o)), 0)::float8 as oldest`);
   if (!row) throw new Error("the backlog query answered no row");

@@ -2,16 +2,33 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { Queue } from "./event.ts";
 
-/** Deletes up to `step` processed events older than `hours`, oldest first. Returns how many; fewer than `step` means that none is left. */
-export async function pruneDone(db: Db, queue: Queue, hours: number, step: number): Promise<number> {
+/** How far a prune has come: pass it to the next step. */
+export type PruneStep = {
+  readonly pruned: number;
+  /** Where the next step goes on; null when no event beyond can be old enough. */
+  readonly next: bigint | null;
+};
+
+/**
+ * Looks at the `step` processed events after `from` in the order of their ids, which is that of their appends, and deletes those that were processed more than `hours` ago.
+ * Nothing is processed before it is appended, so the walk ends at the first event that was appended since then: it meets no more than what it deletes and what waited long.
+ */
+export async function pruneDone(db: Db, queue: Queue, hours: number, step: number, from = 0n): Promise<PruneStep> {
   const done = sql.identifier(`${queue.table}_done`);
-  const rows = await db.execute(sql`
-    with old as materialized (
-      select ctid from ${done} where processed_at < now() - ${hours}::float8 * interval '1 hour' order by processed_at limit ${step} for update skip locked
+  const since = sql`now() - ${hours}::float8 * interval '1 hour'`;
+  const [row] = await db.execute<{ pruned: number; seen: number; last: string | null; old: boolean | null }>(sql`
+    with seen as materialized (
+      select ctid, id, created_at, processed_at from ${done} where id > ${from.toString()}::bigint order by id limit ${step}::int
+    ), deleted as (
+      delete from ${done} d where d.ctid = any(array(select ctid from seen where processed_at < ${since})) and d.processed_at < ${since}
+      returning 1
     )
-    delete from ${done} d where d.ctid = any(array(select ctid from old))
-    returning 1`);
-  return rows.length;
+    select (select count(*)::int from deleted) as pruned, count(*)::int as seen, max(id)::text as last, bool_and(created_at < ${since}) as old from seen`);
+  if (!row) throw new Error("a prune answered no row");
+  return {
+    pruned: row.pruned,
+    next: row.seen === step && row.old === true && row.last !== null ? BigInt(row.last) : null,
+  };
 }
 
 /**
@@ -22,7 +39,7 @@ export async function oldestUnfinished(db: Db, queue: Queue): Promise<string | n
   const live = sql.identifier(`${queue.table}_live`);
   const [row] = await db.execute<{ oldest: string | null }>(sql`
     select min(created_at)::text as oldest from (
-      (select created_at from ${live} where status = 'pending' and next_retry_at is null order by id limit 1)
+      (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
       union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
       union all (select min(created_at) from ${live} where status = 'processing')) o`);
   return row?.oldest ?? null;

@@ -55,35 +55,40 @@ export async function settle(
   db: Db,
   queue: Queue,
   lease: Lease,
-  outcomes: ReadonlyMap<bigint, Outcome>,
+  outcomes: Iterable<readonly [bigint, Outcome]>,
 ): Promise<Set<bigint>> {
-  // Written as text: an object with a number for each key is slow to make.
-  const done: string[] = [];
+  const done = { all: [] as bigint[], noop: [] as bigint[], superseded: [] as bigint[], unsent: [] as bigint[] };
   const others: string[] = [];
-  const doneIds: bigint[] = [];
   const otherIds: bigint[] = [];
   for (const [id, outcome] of outcomes) {
     if (outcome.kind === "done") {
-      doneIds.push(id);
-      done.push(`"${id}":["${outcome.result}",${outcome.sent ? 0 : 1}]`);
+      done.all.push(id);
+      if (outcome.result !== "applied") done[outcome.result].push(id);
+      if (!outcome.sent) done.unsent.push(id);
     } else {
       otherIds.push(id);
+      // Written as text: an object with a number for each key is slow to make.
       others.push(`"${id}":${JSON.stringify(keptColumns(outcome))}`);
     }
   }
   const live = sql.identifier(`${queue.table}_live`);
+  const ids = (list: readonly bigint[]) => sql`${`{${list.join(",")}}`}::bigint[]`;
   // The last two conditions of each half are the fence; "not in" keeps the planner from the index of processing rows, where under a pinned xmin every lease of the
-  // last hours is still met. Rows are found by `id = any(…)` and their outcomes looked up by key: a join may have been planned when the table was empty, and
-  // read all that waits in it now.
-  const rows = await db.execute<{ id: string }>(sql`
-    with moved as (
-      delete from ${live} e where e.id = any(${`{${doneIds.join(",")}}`}::bigint[]) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid
-      returning e.*
+  // last hours is still met. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
+  const fence = (list: readonly bigint[]) =>
+    sql`e.id = any(${ids(list)}) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid`;
+  // Only what there is of a kind is asked for: an empty list costs each row as much as looking it up.
+  const among = (list: readonly bigint[]) => (list.length === 0 ? sql`false` : sql`id = any(${ids(list)})`);
+  const moved = sql`moved as (
+      delete from ${live} e where ${fence(done.all)} returning ${kept}, attempts
     ), history as (
       insert into ${sql.identifier(`${queue.table}_done`)} (${kept}, attempts, status, result, processed_at, updated_at)
-      select ${kept}, attempts - (k ->> 1)::int, 'done', k ->> 0, now(), now()
-        from (select ${`{${done.join(",")}}`}::jsonb as done) o, moved, lateral (select o.done -> moved.id::text) as x(k)
-    ), kept as (
+      select ${kept}, attempts - (${among(done.unsent)})::int, 'done',
+             case when ${among(done.noop)} then 'noop' when ${among(done.superseded)} then 'superseded' else 'applied' end, now(), now()
+        from moved
+    )`;
+  // Most batches are done as a whole, and need only the first half.
+  const rest = sql`, kept as (
       update ${live} e
          set (status, error_reason, error, attempts, counted_attempts, next_retry_at) = (
                select k ->> 'status', coalesce(k ->> 'reason', e.error_reason), coalesce(k ->> 'error', e.error), e.attempts - (k ->> 'refund')::int,
@@ -91,11 +96,16 @@ export async function settle(
                  from (select o.others -> e.id::text) as x(k)),
              owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
         from (select ${`{${others.join(",")}}`}::jsonb as others) o
-       where e.id = any(${`{${otherIds.join(",")}}`}::bigint[]) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid
+       where ${fence(otherIds)}
       returning e.id
-    )
-    select id::text from moved union all select id::text from kept`);
-  return new Set(rows.map((row) => BigInt(row.id)));
+    )`;
+  // One row: the driver's work goes by the row.
+  const [row] = await db.execute<{ ids: string | null }>(
+    otherIds.length === 0
+      ? sql`with ${moved} select string_agg(id::text, ',') as ids from moved`
+      : sql`with ${moved}${rest} select string_agg(id::text, ',') as ids from (select id from moved union all select id from kept) s`,
+  );
+  return new Set(row?.ids?.split(",").map(BigInt));
 }
 
 /** Makes rows that wait for one of these reasons due at once, the next ones first and at most `limit`: what they waited for is back. Returns how many. */

@@ -3,7 +3,7 @@ import type { Db } from "../db/client.ts";
 import { readBacklog } from "../outbox/backlog.ts";
 import type { Queue } from "../outbox/event.ts";
 import { reclaim } from "../outbox/reclaim.ts";
-import { oldestUnfinished, pruneDone } from "../outbox/retention.ts";
+import { oldestUnfinished, type PruneStep, pruneDone } from "../outbox/retention.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { failureReason } from "./batch.ts";
 
@@ -98,8 +98,11 @@ export function startSweep(
     }),
     every(pruneIntervalMs, "prune", async () => {
       let events = 0;
-      for (let step = pruneStep; step === pruneStep; events += step)
-        step = await pruneDone(db, queue, options.retentionHours, pruneStep);
+      for (let from: bigint | null = 0n; from !== null; ) {
+        const { pruned, next }: PruneStep = await pruneDone(db, queue, options.retentionHours, pruneStep, from);
+        events += pruned;
+        from = next;
+      }
       const tombstones = queue.short === "search" ? await pruneTombstones(db, queue, options.retentionHours) : 0;
       if (queue.short === "chronicle") while ((await pruneDedupe(db)) === pruneStep);
       if (events + tombstones > 0) signals.pruned(events, tombstones);

@@ -1,14 +1,11 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import type { Db, Tx } from "../../src/db/client.ts";
 import { createBlocks } from "../../src/library/blocks.ts";
 import { changeBook, deleteBook } from "../../src/library/books.ts";
-import type { Unit } from "../../src/library/change.ts";
+import { type Appended, type Unit, writeOnce } from "../../src/library/change.ts";
 import { createLibrary, deleteLibrary } from "../../src/library/libraries.ts";
-import { changeTag, createTag, deleteTag } from "../../src/library/tags.ts";
-import { append } from "../../src/outbox/append.ts";
-import { queues } from "../../src/outbox/event.ts";
-import { contradictions, countRows, inOneWrite, rejection, shelve } from "../support/library.ts";
+import { changeTag, createTag, createTopTag, deleteTag } from "../../src/library/tags.ts";
+import { cause, contradictions, countRows, inOneWrite, rejection, shelve } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 
 const { db, close } = (await testDatabase()).open();
@@ -50,7 +47,7 @@ async function snapshot(): Promise<unknown> {
 }
 
 describe("a write is one transaction", () => {
-  const stations = ["search_index", "chronicle_events", "search_outbox_events", "chronicle_outbox_events"];
+  const stations = ["search_index", "chronicle_events", "search_outbox_events_live", "chronicle_outbox_events_live"];
 
   test.each([["tags"], ...stations.map((s) => [s])])("a tag's write that fails at %s leaves nothing", async (table) => {
     const tag = await inOneWrite(db, (unit) => createTag(unit, { name: `old ${table}` }));
@@ -115,14 +112,37 @@ describe("a write is one transaction", () => {
     ]);
   });
 
-  test("append takes a transaction and nothing else", () => {
-    const never = (handle: Db, tx: Tx) => {
-      void append(tx, [{ queue: queues.search, events: [] }], { traceparent: null, tracestate: null });
-      // @ts-expect-error a pool is not a transaction: what is appended through it would not commit with the caller's writes
-      void append(handle, [], { traceparent: null, tracestate: null });
-    };
-    expect(never).toBeFunction();
+  test("a write of one statement refuses to become two", async () => {
+    const told: Appended[] = [];
+    const twice = writeOnce(
+      db,
+      cause,
+      (appended) => told.push(appended),
+      async (statement) => {
+        await createTopTag(statement, { name: "first of two" });
+        await createTopTag(statement, { name: "second of two" });
+      },
+    );
+    expect(await rejection(twice)).toBeInstanceOf(Error);
+    expect(told).toEqual([]);
   });
+
+  test.each([["tags"], ...stations.map((s) => [s])])(
+    "a write of one statement that fails at %s leaves nothing",
+    async (table) => {
+      const before = await snapshot();
+      await breaking(table, async () => {
+        const once = writeOnce(
+          db,
+          cause,
+          () => expect.unreachable(),
+          (statement) => createTopTag(statement, { name: `once ${table}` }),
+        );
+        expect(await rejection(once)).toBeInstanceOf(Error);
+      });
+      expect(await snapshot()).toEqual(before);
+    },
+  );
 });
 
 test("rows, index, events and chronicle say the same after all of this", async () => {

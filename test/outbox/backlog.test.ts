@@ -21,7 +21,7 @@ const row: fc.Arbitrary<Row> = fc.record({
   ageSeconds: fc.integer({ min: 0, max: 100_000 }),
 });
 
-/** Ids rise with the time of the append, as append() makes them. */
+/** Ids rise with the time of the append, as appending makes them. */
 async function insert(rows: readonly Row[]): Promise<void> {
   const values = rows.toSorted((a, b) => b.ageSeconds - a.ageSeconds);
   await db.execute(sql`
@@ -81,16 +81,23 @@ test("history is pruned by age in steps, the oldest first, and nothing live goes
         sql`select round(extract(epoch from now() - min(processed_at)) / 3600)::int as h from search_outbox_events`,
       )
     )[0]?.h;
-  expect(await pruneDone(db, queue, 168, 10)).toBe(10);
+  // Appended first, processed last.
+  await db.execute(
+    sql`update search_outbox_events set processed_at = now() where id = (select min(id) from search_outbox_events where status = 'done')`,
+  );
+  const first = await pruneDone(db, queue, 168, 10);
+  expect(first.pruned).toBe(9);
   expect(await oldest()).toBe(214);
-  expect(await pruneDone(db, queue, 168, 10)).toBe(10);
-  expect(await pruneDone(db, queue, 168, 10)).toBe(5);
-  expect(await pruneDone(db, queue, 168, 10)).toBe(0);
+  const second = await pruneDone(db, queue, 168, 10, first.next ?? 0n);
+  expect(second.pruned).toBe(10);
+  const third = await pruneDone(db, queue, 168, 10, second.next ?? 0n);
+  expect(third).toEqual({ pruned: 5, next: null });
+  expect(await pruneDone(db, queue, 168, 10)).toEqual({ pruned: 0, next: null });
   const left = await db.execute<{ status: string; n: number }>(
     sql`select status, count(*)::int as n from search_outbox_events group by status order by status`,
   );
   expect(Array.from(left, (r) => [r.status, r.n])).toEqual([
-    ["done", 5],
+    ["done", 6],
     ["failed", 1],
     ["pending", 1],
     ["processing", 1],

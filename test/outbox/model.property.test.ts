@@ -273,13 +273,13 @@ const commands: fc.Arbitrary<Command>[] = [
       can: (world) => Array.from(world.rows.values()).some((r) => r.status === "done"),
       run: async (world) => {
         const done = Array.from(world.rows).filter(([, r]) => r.status === "done");
-        const count = await pruneDone(db, queue, 0, 2);
-        expect(count).toBe(Math.min(2, done.length));
+        const { pruned } = await pruneDone(db, queue, 0, 2);
+        expect(pruned).toBe(Math.min(2, done.length));
         const left = new Set(
           (await db.execute<{ id: string }>(sql`select id::text from search_outbox_events`)).map((r) => BigInt(r.id)),
         );
         for (const [id] of done) if (!left.has(id)) world.rows.delete(id);
-        world.pruned += count;
+        world.pruned += pruned;
       },
     }),
   ),

@@ -1,10 +1,9 @@
 import { expect } from "bun:test";
 import { sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
-import { append } from "../../src/outbox/append.ts";
 import { type Claim, openClaim } from "../../src/outbox/claim.ts";
 import { type Lease, type Op, type Outcome, queues } from "../../src/outbox/event.ts";
-import { type QueueRow, rowsOf } from "../support/queue.ts";
+import { enqueue, type QueueRow, rowsOf } from "../support/queue.ts";
 
 export const queue = queues.search;
 export const maxReclaims = 2;
@@ -64,10 +63,7 @@ export class World {
   async write(entity: string, op: Op, commit: boolean): Promise<void> {
     const version = (this.entities.get(entity)?.version ?? 0n) + 1n;
     const work = this.db.transaction(async (tx) => {
-      await append(tx, [{ queue, events: [{ entityType: "tag", entityId: entity, op, eventVersion: version }] }], {
-        traceparent: null,
-        tracestate: null,
-      });
+      await enqueue(tx, queue, [{ entityType: "tag", entityId: entity, op, eventVersion: version }]);
       if (!commit) tx.rollback();
     });
     if (!commit) {

@@ -62,11 +62,11 @@ const scansOf = (node: Node): string[] => [
 ];
 
 const byIndex: Record<string, string[]> = {
-  claim_retries_first: ["Index Scan idx_search_outbox_claim", "Index Scan idx_search_outbox_fresh", "Tid Scan"],
-  claim_fresh_first: ["Index Scan idx_search_outbox_claim", "Index Scan idx_search_outbox_fresh", "Tid Scan"],
+  claim_retries_first: ["Index Scan idx_search_outbox_claim", "Index Scan idx_search_outbox_claim", "Tid Scan"],
+  claim_fresh_first: ["Index Scan idx_search_outbox_claim", "Index Scan idx_search_outbox_claim", "Tid Scan"],
   settle: [`Index Scan ${live}_pkey`, `Index Scan ${live}_pkey`],
   renew: [`Index Scan ${live}_pkey`],
-  reclaim: ["Index Scan idx_search_outbox_processing", "Tid Scan"],
+  reclaim: ["Index Scan idx_search_outbox_claim", "Sort", "Tid Scan"],
   hasten: ["Index Scan idx_search_outbox_claim", "Tid Scan"],
 };
 

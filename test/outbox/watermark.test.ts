@@ -2,7 +2,6 @@ import { afterAll, afterEach, expect, jest, spyOn, test } from "bun:test";
 import type { sql } from "drizzle-orm";
 import fc from "fast-check";
 import type { Tx } from "../../src/db/client.ts";
-import { append } from "../../src/outbox/append.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { settle } from "../../src/outbox/settle.ts";
@@ -34,7 +33,7 @@ function slowProducer(count: number) {
   const events = newEvents(count);
   const ended = db
     .transaction(async (tx: Tx) => {
-      await append(tx, [{ queue, events }], { traceparent: null, tracestate: null });
+      await enqueue(tx, queue, events);
       inserted.resolve();
       if ((await end.promise) === "rollback") throw new Error("rolled back");
     })

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
-import type { Db } from "../../src/db/client.ts";
-import { append } from "../../src/outbox/append.ts";
+import type { Db, Tx } from "../../src/db/client.ts";
+import { appending } from "../../src/outbox/append.ts";
 import type { Lease, NewEvent, Outcome, Queue } from "../../src/outbox/event.ts";
 
 /** A row of a queue, live or done. */
@@ -46,9 +46,11 @@ export const newEvents = (count: number, over: Partial<NewEvent> = {}): NewEvent
     ...over,
   }));
 
-/** Appends events in a transaction of their own. */
-export function enqueue(db: Db, queue: Queue, events: readonly NewEvent[]): Promise<void> {
-  return db.transaction((tx) => append(tx, [{ queue, events }], { traceparent: null, tracestate: null }));
+/** Appends events, in their order. */
+export async function enqueue(db: Db | Tx, queue: Queue, events: readonly NewEvent[]): Promise<void> {
+  const rows = JSON.stringify(events.map((e) => [e.entityType, e.entityId, e.op, e.eventVersion.toString()]));
+  const select = sql`select e->>0, (e->>1)::uuid, e->>2, (e->>3)::bigint from jsonb_array_elements(${rows}::jsonb) with ordinality as r(e, n) order by n`;
+  await db.execute(appending(queue, select, { traceparent: null, tracestate: null }));
 }
 
 /** Takes every row out, of the history and the replays too. */

@@ -37,12 +37,13 @@ function source(row: Row): string {
  * An entity without a row was deleted so long ago that even its tombstone is gone: deleted too. `events` holds at most one event of each entity; items come in their order.
  */
 export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promise<BulkItem[]> {
-  const keys = JSON.stringify(events.map((e) => [e.entityType, e.entityId]));
+  const types = `{${events.map((e) => e.entityType).join(",")}}`;
+  const ids = `{${events.map((e) => e.entityId).join(",")}}`;
   const rows = await db.execute<Row>(sql`
     select s.entity_type, s.entity_id, s.library_id, s.book_id, s.title, s.text, s.snippet, s.rank_score, s.event_version::text,
            s.updated_at, s.deleted_at is not null as deleted
-      from jsonb_array_elements(${keys}::jsonb) k
-      join search_index s on s.entity_type = k->>0 and s.entity_id = (k->>1)::uuid`);
+      from unnest(${types}::text[], ${ids}::uuid[]) as k(entity_type, entity_id)
+      join search_index s on s.entity_type = k.entity_type and s.entity_id = k.entity_id`);
   const found = new Map(rows.map((row) => [documentId(row.entity_type, row.entity_id), row]));
   return events.map((event) => {
     const id = documentId(event.entityType, event.entityId);
