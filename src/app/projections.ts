@@ -33,7 +33,8 @@ export function startProjections(
   const running = names.map((name) => {
     const host = {
       config,
-      db: openPool(store, `wordloom-${name}`, resources, { seen }).db,
+      // A claim or a settle that a crash of the server undid is done again: leases run out, targets keep the highest version, entries their id.
+      db: openPool(store, `wordloom-${name}`, resources, { seen, commits: "redone" }).db,
       healthDb,
       wakeUps: parts.wakeUps,
       client: parts.client,

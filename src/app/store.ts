@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
 import {
   type Database,
+  type DbOptions,
   databaseErrorCode,
   explainDatabaseError,
   isUnavailable,
@@ -66,7 +67,9 @@ export function openPool(
   { settings, address }: Pick<Store, "settings" | "address">,
   name: string,
   resources: AsyncDisposableStack,
-  options: { readonly max?: number; readonly statementTimeoutMs?: number; readonly seen?: Seen | undefined } = {},
+  options: Partial<Pick<DbOptions, "max" | "statementTimeoutMs" | "commits">> & {
+    readonly seen?: Seen | undefined;
+  } = {},
 ): Database {
   const { config } = settings;
   const { metrics, tracing } = options.seen ?? {};
@@ -77,6 +80,7 @@ export function openPool(
     poolTimeoutMs: config.DATABASE_POOL_TIMEOUT_MS,
     prepare: config.DATABASE_PREPARE,
     onStatement: tracing && statementSignals(tracing, address),
+    commits: options.commits ?? "kept",
   });
   if (metrics) poolOpened(metrics, name, database.state);
   resources.defer(() => database.close());

@@ -11,6 +11,7 @@ const sslRequest = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
  */
 function createFraming(startup: boolean, message: (type: number) => void): (chunk: Uint8Array) => void {
   const header = new Uint8Array(5);
+  const length = new DataView(header.buffer);
   let have = 0;
   let skip = 0;
   let untyped = startup;
@@ -30,7 +31,7 @@ function createFraming(startup: boolean, message: (type: number) => void): (chun
       }
       while (have < 5 && at < chunk.length) header[have++] = chunk[at++] ?? 0;
       if (have < 5) return;
-      skip = new DataView(header.buffer).getUint32(1) - 4;
+      skip = length.getUint32(1) - 4;
       have = 0;
       message(header[0] ?? 0);
     }

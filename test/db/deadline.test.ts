@@ -88,7 +88,7 @@ test("a query that was sent while another one was under way has a deadline of it
   });
   expect(isUnavailable(await inTime(failed))).toBe(true);
   await one.close();
-});
+}, 15_000);
 
 test("a server that takes connections and never greets is unavailable within the time for connecting", async () => {
   proxy.swallow();
