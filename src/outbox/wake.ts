@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import type { Database } from "../db/client.ts";
 
 const channel = "wordloom_outbox";
-const coalesceMs = 3;
+const coalesceMs = 5;
 
 /** Tells workers that there is work: at once in this process, by one NOTIFY every few milliseconds elsewhere. A hint only: the poll finds what a lost one misses. */
 export type WakeUps = {

@@ -1,8 +1,10 @@
 /** A bell that remembers: rung while nobody waits, the next wait ends at once. */
 export type Latch = {
   readonly ring: () => void;
-  /** Resolves when the bell rings, at the latest after `ms`. */
-  readonly wait: (ms: number) => Promise<void>;
+  /** Resolves when the bell rings, at the latest after `ms`; says whether it rang. */
+  readonly wait: (ms: number) => Promise<boolean>;
+  /** Forgets that it rang. */
+  readonly hush: () => void;
 };
 
 export function createLatch(): Latch {
@@ -17,14 +19,19 @@ export function createLatch(): Latch {
     wait: async (ms) => {
       if (rung) {
         rung = false;
-        return;
+        return true;
       }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const timer = setTimeout(resolve, ms);
-      waiting.add(resolve);
-      await promise;
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      const timer = setTimeout(resolve, ms, false);
+      const ringing = () => resolve(true);
+      waiting.add(ringing);
+      const rang = await promise;
       clearTimeout(timer);
-      waiting.delete(resolve);
+      waiting.delete(ringing);
+      return rang;
+    },
+    hush: () => {
+      rung = false;
     },
   };
 }

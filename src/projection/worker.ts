@@ -54,6 +54,8 @@ const targetReasons = reasons.filter((r) =>
 const longestWaitMs = 1000;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
+/** After a silence the first event waits this long for others: a batch costs as much again as what is in it. */
+const gatherMs = 2;
 
 /**
  * Runs one projection until `stop` fires, then drains: no new claims, what was not sent is released, what was sent is settled, within the grace. One claim at a time; while
@@ -69,7 +71,10 @@ export async function runWorker(
   signals: WorkerSignals,
   stop: AbortSignal,
 ): Promise<void> {
-  const bell = createLatch();
+  /** Rings when there may be something to claim. */
+  const work = createLatch();
+  /** Rings when there may be room for what is claimed. */
+  const room = createLatch();
   const turns = createLatch();
   const leave = new AbortController();
   const claim: Claim = openClaim(db, projection.queue, {
@@ -91,7 +96,7 @@ export async function runWorker(
     hasten(db, projection.queue, targetReasons, count).then(
       (n) => {
         if (n > 0 && count === undefined) signals.hastened(n);
-        bell.ring();
+        work.ring();
       },
       (error: unknown) => signals.databaseFailed("hasten", failureReason(error), error),
     );
@@ -103,13 +108,13 @@ export async function runWorker(
     leaveQueue();
     if (stop.aborted) return { granted: false, done: () => undefined };
     sending += 1;
-    bell.ring();
+    room.ring();
     return {
       granted: true,
       done: () => {
         sending -= 1;
         turns.ring();
-        bell.ring();
+        room.ring();
       },
     };
   }
@@ -129,45 +134,48 @@ export async function runWorker(
       claimMs,
       options.breakClaimMs === undefined ? "atomic" : "non_atomic",
     );
-    const work = processBatch(db, projection, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
+    const batchDone = processBatch(db, projection, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
       (dueInMs) => {
-        inHand.delete(work);
+        inHand.delete(batchDone);
         leaveQueue();
-        bell.ring();
-        if (dueInMs !== null) setTimeout(bell.ring, dueInMs).unref();
+        room.ring();
+        if (dueInMs !== null) setTimeout(work.ring, dueInMs).unref();
       },
     );
-    inHand.add(work);
+    inHand.add(batchDone);
   }
 
   /** Whether another batch may be claimed: when it can be sent at once, or when there is so much to do that it should be built ahead. */
-  const room = () =>
+  const hasRoom = () =>
     inHand.size < pace.limit() + 1 + settling &&
     (sending + waiting < pace.limit() || (backlog && waiting === 0 && !pace.probing()));
 
-  /** Claims and starts one batch; false when nothing was due or the database did not answer. */
+  /** Claims and starts one batch; false when there is no more to claim now, or the database did not answer. */
   async function turnOver(): Promise<boolean> {
     const probing = pace.probing();
     // What failed waits for its backoff; the probe needs something to send.
     if (probing) await due(1);
     const startedAt = Date.now();
     const clock = performance.now();
+    // What is announced from here on may have come too late for this claim.
+    work.hush();
     try {
       const lease = await claim(options.batchSize);
       backlog = lease?.events.length === options.batchSize;
       if (lease === null) return false;
       start(lease, startedAt, performance.now() - clock);
-      return true;
+      return backlog;
     } catch (error) {
       signals.databaseFailed("claim", failureReason(error), error);
-      await bell.wait(200);
+      await room.wait(200);
       return false;
     }
   }
 
-  const unsubscribe = wakeUps.subscribe(bell.ring);
+  const unsubscribe = wakeUps.subscribe(work.ring);
   const wake = () => {
-    bell.ring();
+    work.ring();
+    room.ring();
     turns.ring();
   };
   stop.addEventListener("abort", wake);
@@ -175,9 +183,10 @@ export async function runWorker(
     health.tick();
     const waitMs = pace.waitMs();
     if (waitMs > 0 && pace.open()) signals.breakerWaiting(pace.reason(), waitMs);
-    if (!health.mayClaim() || waitMs > 0) await bell.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));
-    else if (!room()) await bell.wait(longestWaitMs);
-    else if (!(await turnOver())) await bell.wait(Math.min(longestWaitMs, options.pollMs));
+    if (!health.mayClaim() || waitMs > 0) await room.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));
+    else if (!hasRoom()) await room.wait(longestWaitMs);
+    else if (!(await turnOver()) && (await work.wait(Math.min(longestWaitMs, options.pollMs))))
+      await Bun.sleep(gatherMs);
   }
   stop.removeEventListener("abort", wake);
   unsubscribe();
