@@ -2,7 +2,7 @@ import { type Db, isContention, isUnavailable } from "../db/client.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
-import type { BatchSignals, DatabaseReason, SignalledOutcome, WorkerSignals } from "../telemetry/worker-signals.ts";
+import type { BatchSignals, DatabaseReason, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";
 import type { Pace } from "./pace.ts";
 import type { Decision, Prepared, Projection } from "./projection.ts";
@@ -64,27 +64,12 @@ export function failureReason(error: unknown): DatabaseReason {
   return isUnavailable(error) ? "db_unavailable" : "unknown_exception";
 }
 
-/** What is told of a decision. */
-function signalled({ outcome, errorType, noopReason, warning, labs }: Decision): SignalledOutcome {
-  const bad =
-    outcome.kind === "retry" || outcome.kind === "fail" ? { reason: outcome.reason, error: outcome.error } : {};
-  return {
-    kind: outcome.kind,
-    ...(outcome.kind === "done" ? { result: outcome.result, sent: outcome.sent } : {}),
-    ...bad,
-    errorType: errorType ?? null,
-    ...(noopReason === undefined ? {} : { noopReason }),
-    ...(warning === undefined ? {} : { warning }),
-    ...(labs === undefined ? {} : { labs }),
-  };
-}
-
 /** Settles, trying again for as long as the lease holds and nobody wants to leave: the target has the documents already, only the rows do not know yet. */
 async function settleWithin(
   db: Db,
   queue: Queue,
   lease: Lease,
-  outcomes: ReadonlyMap<bigint, Outcome>,
+  outcomes: readonly (readonly [bigint, Outcome])[],
   signals: WorkerSignals,
   leave: AbortSignal,
 ): Promise<Set<bigint>> {
@@ -163,14 +148,10 @@ export async function processBatch(
   try {
     const decisions = await batch.run(apply);
     const startedAt = performance.now();
-    const outcomes = new Map(Array.from(decisions, ([id, d]) => [id, d.outcome]));
+    const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
     const settled = await settleWithin(db, projection.queue, lease, outcomes, signals, leave);
-    batch.settled(
-      new Map(Array.from(decisions, ([id, d]) => [id, signalled(d)])),
-      settled,
-      performance.now() - startedAt,
-    );
-    const delays = Array.from(outcomes.values()).flatMap((o) => (o.kind === "retry" ? [o.delayMs] : []));
+    batch.settled(decisions, settled, performance.now() - startedAt);
+    const delays = outcomes.flatMap(([, o]) => (o.kind === "retry" ? [o.delayMs] : []));
     return delays.length === 0 ? null : Math.min(...delays);
   } catch (error) {
     batch.lost(error);

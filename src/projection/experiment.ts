@@ -11,8 +11,8 @@ export type BulkExperiment = {
   ) => readonly ({ readonly result: ItemResult; readonly attributes: Attributes } | null)[];
   /** May rewrite what the engine answered. */
   readonly answered: (results: ItemResult[]) => ItemResult[];
-  /** Put on every span while an experiment is on. */
-  readonly attributes: Attributes;
+  /** Put on every span while an experiment is on; null while none is. */
+  readonly attributes: Attributes | null;
   /** What start-up says aloud. */
   readonly announcements: readonly { readonly message: string; readonly fields: Attributes }[];
 };
@@ -85,6 +85,12 @@ export function bulkExperiment(config: Config): BulkExperiment {
   const partial = config.OUTBOX_EXPERIMENT_ES_BULK_PARTIAL;
   const status = config.OUTBOX_EXPERIMENT_ES_BULK_PARTIAL_STATUS;
   let counter = 0;
+  const attributes = {
+    ...attributes429,
+    ...(partial
+      ? { "wordloom.labs.es_bulk_partial.injected": true, "wordloom.labs.es_bulk_partial.status": status }
+      : {}),
+  };
   return {
     refuse: (asked) =>
       asked.map((op) => {
@@ -106,12 +112,7 @@ export function bulkExperiment(config: Config): BulkExperiment {
             failedShards: 0,
           })
         : results,
-    attributes: {
-      ...attributes429,
-      ...(partial
-        ? { "wordloom.labs.es_bulk_partial.injected": true, "wordloom.labs.es_bulk_partial.status": status }
-        : {}),
-    },
+    attributes: Object.keys(attributes).length === 0 ? null : attributes,
     announcements: [
       ...(mode === null
         ? []

@@ -8,7 +8,7 @@ export type Decision = {
   readonly noopReason?: "es_404";
   /** Of an event that is done. */
   readonly warning?: "shards_failed";
-  readonly labs?: SignalledOutcome["labs"];
+  readonly labs?: NonNullable<SignalledOutcome["labs"]>;
 };
 
 /** How the target took a batch. `down`: none of it could be done, and it was not the events' fault. */

@@ -255,7 +255,9 @@ export type Metrics = {
   readonly read: <N extends Of<"gauge">>(name: N, labels: Labels<N>, value: () => number) => void;
   /** `traceId` becomes the exemplar of the bucket. */
   readonly observe: <N extends Of<"histogram">>(name: N, labels: Labels<N>, value: number, traceId?: string) => void;
-  /** Adds many single counts at once: a batch of 500 events has a handful of label sets. Nothing is counted until `flush`. */
+  /**
+   * Adds many single counts at once: a batch of 500 events has a handful of label sets, each given as the same object whenever possible. Nothing is counted until `flush`.
+   */
   readonly tally: () => Tally;
   /** The page for a scrape, in the format that its Accept header asks for. */
   readonly render: (accept: string | null) => Promise<{ readonly contentType: string; readonly body: string }>;
@@ -300,14 +302,14 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
   const named = registry.getMetricsAsArray().map((metric) => ({ metric, name: metric.name }));
   let rendering: Promise<unknown> = Promise.resolve();
   const counter = (name: MetricName) => made.get(name) as Counter | undefined;
-  /** Histograms by their labels: finding the child costs more than counting. */
-  const children = new Map<string, ReturnType<Histogram["labels"]> | undefined>();
-  const keyOf = (name: MetricName, labels: Readonly<Record<string, string>>) =>
-    `${name} ${Object.values(labels).join(" ")}`;
+  /** Histograms by their labels, by identity: finding the child costs more than counting. */
+  const children = new Map<MetricName, WeakMap<object, ReturnType<Histogram["labels"]>>>();
   const childOf = (name: MetricName, labels: Readonly<Record<string, string>>) => {
-    const key = keyOf(name, labels);
-    if (!children.has(key)) children.set(key, (made.get(name) as Histogram | undefined)?.labels(labels));
-    return children.get(key);
+    const known = children.get(name)?.get(labels);
+    if (known) return known;
+    const child = (made.get(name) as Histogram | undefined)?.labels(labels);
+    if (child) children.set(name, (children.get(name) ?? new WeakMap<object, typeof child>()).set(labels, child));
+    return child;
   };
   const asked: (() => void)[] = [];
   const set: Metrics["set"] = (name, labels, value) => (made.get(name) as Gauge | undefined)?.set(labels, value);
@@ -320,19 +322,14 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
       else (made.get(name) as Histogram | undefined)?.observe({ labels, value, exemplarLabels: { trace_id: traceId } });
     },
     tally: () => {
-      const counts = new Map<
-        string,
-        { name: Of<"counter">; labels: Readonly<Record<string, string>>; count: number }
-      >();
+      const counts = new Map<Of<"counter">, Map<Readonly<Record<string, string>>, number>>();
       return {
         add: (name, labels) => {
-          const key = keyOf(name, labels);
-          const seen = counts.get(key);
-          if (seen) seen.count += 1;
-          else counts.set(key, { name, labels, count: 1 });
+          const of = counts.get(name) ?? new Map<Readonly<Record<string, string>>, number>();
+          counts.set(name, of.set(labels, (of.get(labels) ?? 0) + 1));
         },
         flush: () => {
-          for (const { name, labels, count } of counts.values()) counter(name)?.inc(labels, count);
+          for (const [name, of] of counts) for (const [labels, count] of of) counter(name)?.inc(labels, count);
           counts.clear();
         },
       };

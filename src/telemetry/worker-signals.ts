@@ -16,14 +16,16 @@ export type SignalledEvent = TraceHeaders & {
   readonly ageSeconds: number;
 };
 
-/** What became of one event, as signals need it. */
+/** What became of one event, as signals need it: a decision of the projection is one. */
 export type SignalledOutcome = {
-  readonly kind: "done" | "retry" | "fail" | "release";
-  readonly result?: string;
-  /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
-  readonly sent?: boolean;
-  readonly reason?: string;
-  readonly error?: string;
+  readonly outcome: {
+    readonly kind: "done" | "retry" | "fail" | "release";
+    readonly result?: string;
+    /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
+    readonly sent?: boolean;
+    readonly reason?: string;
+    readonly error?: string;
+  };
   readonly errorType?: string | null;
   readonly noopReason?: string;
   readonly warning?: string;
@@ -118,10 +120,10 @@ function shared(values: readonly string[], mixed = "mixed"): string {
 /** The batch's result, from those of its events: one decision, made once. */
 function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
   // Released is not done either: it will be tried again.
-  const bad = outcomes.filter((o) => o.kind !== "done");
+  const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
   if (bad.length === 0) return "ok";
   if (bad.length < outcomes.length) return "partial";
-  return bad.some((o) => o.kind === "fail") ? "failed" : "retry";
+  return bad.some(({ outcome }) => outcome.kind === "fail") ? "failed" : "retry";
 }
 
 export function workerSignals(
@@ -148,16 +150,27 @@ export function workerSignals(
   };
   startAtZero(metrics, projection, known);
 
+  // The same object each time: what is counted is found by it.
+  const opLabels = new Map<string, { readonly projection: string; readonly op: string }>();
+  const byOp = (op: string) => {
+    const known = opLabels.get(op);
+    if (known) return known;
+    const labels = { ...at, op };
+    opLabels.set(op, labels);
+    return labels;
+  };
+
   function tellEvent(
     event: SignalledEvent,
-    outcome: SignalledOutcome,
+    told: SignalledOutcome,
     claimBatchId: string,
     startedAt: number,
     batchSpan: Span | undefined,
     settleAge: number,
     tally: Tally,
   ): void {
-    const op = event.op;
+    const { op } = event;
+    const { outcome } = told;
     const failed = outcome.kind === "retry" || outcome.kind === "fail";
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
     const span =
@@ -181,11 +194,11 @@ export function workerSignals(
         result,
         reason: outcome.reason ?? "none",
         ...(identity.esIndex === null ? {} : { "wordloom.es_index": identity.esIndex }),
-        ...(outcome.errorType == null ? {} : { "error.type": outcome.errorType }),
+        ...(told.errorType == null ? {} : { "error.type": told.errorType }),
         ...(outcome.result === undefined ? {} : { "wordloom.outbox_result": outcome.result }),
-        ...(outcome.noopReason === undefined
+        ...(told.noopReason === undefined
           ? {}
-          : { "wordloom.idempotent_noop": true, "wordloom.idempotent_noop_reason": outcome.noopReason }),
+          : { "wordloom.idempotent_noop": true, "wordloom.idempotent_noop_reason": told.noopReason }),
         // The chronicle's spans are also searched by the names of drill H.
         ...(identity.projection === "chronicle"
           ? {
@@ -195,7 +208,7 @@ export function workerSignals(
               "wordloom.outbox.op": op,
             }
           : {}),
-        ...outcome.labs,
+        ...told.labs,
       });
       if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
     }
@@ -209,22 +222,22 @@ export function workerSignals(
       attempt: event.attempts,
       result,
       reason: outcome.reason ?? "none",
-      ...(outcome.errorType == null ? {} : { error_type: outcome.errorType }),
+      ...(told.errorType == null ? {} : { error_type: told.errorType }),
       ...(outcome.error === undefined ? {} : { error: outcome.error }),
       ...traceKeys(span),
     });
     const doc = `${event.entityType}:${event.entityId}`;
     switch (outcome.kind) {
       case "done":
-        tally.add("outbox_processed_total", { ...at, op });
+        tally.add("outbox_processed_total", byOp(op));
         metrics.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
-        if (outcome.noopReason !== undefined) {
-          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: outcome.noopReason });
+        if (told.noopReason !== undefined) {
+          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc}> not found in ES (noop)`);
-        } else if (outcome.warning !== undefined) {
-          log.warn({ ...fields(), warning: outcome.warning }, `Outbox ${op}: <${doc}> is not on every copy`);
+        } else if (told.warning !== undefined) {
+          log.warn({ ...fields(), warning: told.warning }, `Outbox ${op}: <${doc}> is not on every copy`);
         } else if (outcome.result === "superseded") {
-          tally.add("outbox_superseded_total", { ...at, op });
+          tally.add("outbox_superseded_total", byOp(op));
           if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc}> superseded`);
         } else if (log.isLevelEnabled(span ? "info" : "debug")) {
           log[span ? "info" : "debug"](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc}>`);
@@ -319,12 +332,18 @@ export function workerSignals(
             sampledTraceId(span),
           );
           const tally = metrics.tally();
+          const labels = {
+            index: {
+              success: { ...at, op: "index", result: "success" },
+              failed: { ...at, op: "index", result: "failed" },
+            },
+            delete: {
+              success: { ...at, op: "delete", result: "success" },
+              failed: { ...at, op: "delete", result: "failed" },
+            },
+          };
           for (const item of request.items) {
-            tally.add("outbox_es_bulk_items_total", {
-              ...at,
-              op: item.op,
-              result: item.failureClass === null ? "success" : "failed",
-            });
+            tally.add("outbox_es_bulk_items_total", labels[item.op][item.failureClass === null ? "success" : "failed"]);
             if (item.failureClass !== null)
               tally.add("outbox_es_bulk_item_failures_total", {
                 ...at,
@@ -357,25 +376,28 @@ export function workerSignals(
           client.end(request.startedAt + request.durationMs);
         },
         settled: (outcomes, settled, settleMs) => {
-          const ours = events.filter((e) => settled.has(e.id));
-          const settledOutcomes = ours.flatMap((e) => outcomes.get(e.id) ?? []);
+          const ours = events.flatMap((event) => {
+            const told = settled.has(event.id) ? outcomes.get(event.id) : undefined;
+            return told ? [{ event, told }] : [];
+          });
+          const settledOutcomes = ours.map(({ told }) => told);
           const mismatches = outcomes.size - ours.length;
           const waitedSeconds = (performance.now() - claimedTick) / 1000;
           metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
           if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
           const tally = metrics.tally();
-          for (const event of ours) {
-            const outcome = outcomes.get(event.id);
-            if (outcome)
-              tellEvent(event, outcome, claimBatchId, claimedAt, span, event.ageSeconds + waitedSeconds, tally);
-          }
+          for (const { event, told } of ours)
+            tellEvent(event, told, claimBatchId, claimedAt, span, event.ageSeconds + waitedSeconds, tally);
           tally.flush();
-          const count = (kind: SignalledOutcome["kind"]) => settledOutcomes.filter((o) => o.kind === kind).length;
+          const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
+            settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
           // While the target is away events are still settled as superseded by newer ones, which wait: no success.
-          if (settledOutcomes.some((o) => o.kind === "done" && o.sent !== false))
+          if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
             metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
           const result = batchResult(settledOutcomes);
-          const reason = shared(settledOutcomes.flatMap((o) => (o.kind === "done" ? [] : [o.reason ?? o.kind])));
+          const reason = shared(
+            settledOutcomes.flatMap(({ outcome }) => (outcome.kind === "done" ? [] : [outcome.reason ?? outcome.kind])),
+          );
           const counts = {
             ok_count: count("done"),
             retry_count: count("retry"),

@@ -67,7 +67,7 @@ describe.each([
     const claimed = { ...event, id: 1n, attempts: 1, ageSeconds: 2, traceparent: null, tracestate: null };
     const batch = signals.claimed({ claimBatchId: "b", events: [claimed] }, Date.now(), 1, "atomic");
     skewed();
-    batch.settled(new Map([[1n, { kind: "done" }]]), new Set([1n]), 1);
+    batch.settled(new Map([[1n, { outcome: { kind: "done" } }]]), new Set([1n]), 1);
     const { body } = await sinks.metrics.render(null);
     const [, sum] = /^outbox_event_age_seconds_sum\{[^}]*\} (\S+)$/m.exec(body) ?? [];
     expect(Number(sum)).toBeGreaterThanOrEqual(2);

@@ -26,7 +26,7 @@ describe("injected 429", () => {
     const experiment = on({});
     expect(experiment.refuse(upserts(3))).toEqual([null, null, null]);
     expect(experiment.announcements).toEqual([]);
-    expect(experiment.attributes).toEqual({});
+    expect(experiment.attributes).toBeNull();
   });
 
   test("EVERY_N refuses every n-th item, counted across batches", () => {

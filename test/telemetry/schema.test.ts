@@ -13,9 +13,9 @@ const src = join(import.meta.dir, "../../src");
 
 /** Properties of lower-case names in the signals that are no keys: what it hands out and what it passes to the SDK. */
 const codeWords = new Set(
-  `add aggregate appended at attributes base chronicled claimed claims code config context count counts database doc enabled end experiment failed fd fields formatters from fill flush hastened host hostname id ids identity ignore index items
+  `add aggregate appended at attributes base chronicled claimed claims code config context count counts database delete doc enabled end experiment failed fd fields formatters from fill flush hastened host hostname id ids identity ignore index items
   keys kind known labels lag line links log lost message metrics mixin name observe oldest ops options outcome parent pool port processing producers projections pruned query reasons reclaimed released
-  render request retry rows run sampled seconds serializers set settled shared sinks span spans started status stuck sync tally timestamp trace tracer tracing verb version who`.split(
+  render request retry rows run sampled seconds serializers set settled shared sinks span spans started status stuck success sync tally timestamp told trace tracer tracing verb version who`.split(
     /\s+/,
   ),
 );

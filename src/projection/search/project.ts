@@ -163,17 +163,14 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         const judged = judge(item, result);
         if (injected === null) next += 1;
         verdicts.push(judged);
-        decisions.set(event.id, {
-          ...decide(
-            event,
-            `${index}/${item.id}`,
-            judged,
-            wait,
-            backoff,
-            result.kind !== "failed" || result.unsent !== true,
-          ),
-          labs: { ...experiment.attributes, ...injected?.attributes },
-        });
+        const sent = result.kind !== "failed" || result.unsent !== true;
+        const decision = decide(event, `${index}/${item.id}`, judged, wait, backoff, sent);
+        decisions.set(
+          event.id,
+          experiment.attributes === null
+            ? decision
+            : { ...decision, labs: { ...experiment.attributes, ...injected?.attributes } },
+        );
       }
     }
     return { decisions, health: healthOf(verdicts, wait) };
