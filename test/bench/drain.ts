@@ -1,9 +1,8 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
-import { sql } from "drizzle-orm";
 import { type BulkItem, bulkBody, sendBulk } from "../../src/search/bulk.ts";
-import { ensureIndex } from "../../src/search/indices.ts";
+import { drain, withIndex } from "./draining.ts";
 import { cpuSeconds, median } from "./machine.ts";
-import { empty, fill, report, startElasticsearch, startStore, startWorker, until } from "./stack.ts";
+import { report, startElasticsearch, startStore } from "./stack.ts";
 
 /**
  * How much of Elasticsearch's own speed is left once every document goes through the queue: events drained per second by a real worker process, over documents per second of a
@@ -12,24 +11,13 @@ import { empty, fill, report, startElasticsearch, startStore, startWorker, until
 const count = Number(process.env["BENCH_EVENTS"] ?? 200_000);
 const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
 const batch = Number(process.env["BENCH_BATCH"] ?? 500);
-const warmUp = 20_000;
 const flights = (process.env["BENCH_INFLIGHT"] ?? "1,2,4").split(",").map(Number);
 
 const store = await startStore();
 const engine = await startElasticsearch(9281);
 const client = new Client({ node: engine.url, Connection: HttpConnection, maxRetries: 0, requestTimeout: 60_000 });
-const database = store.open();
+const parts = { store, database: store.open(), engine, client, count, batch };
 const signal = new AbortController().signal;
-
-async function withIndex<T>(work: (index: string) => Promise<T>): Promise<T> {
-  const index = `wordloom-test-bench-${crypto.randomUUID().slice(0, 8)}`;
-  await ensureIndex(client, index);
-  try {
-    return await work(index);
-  } finally {
-    await client.indices.delete({ index: `${index}-000001` });
-  }
-}
 
 function itemsOf(n: number): BulkItem[] {
   return Array.from({ length: n }, (_, i) => {
@@ -53,7 +41,7 @@ function itemsOf(n: number): BulkItem[] {
 
 /** Documents per second of the loop that does nothing else. */
 async function bare(items: readonly BulkItem[], inFlight: number): Promise<{ rate: number; engineUs: number }> {
-  return await withIndex(async (index) => {
+  return await withIndex(client, async (index) => {
     const engineBefore = cpuSeconds(engine.pid);
     const startedAt = performance.now();
     let next = 0;
@@ -71,55 +59,13 @@ async function bare(items: readonly BulkItem[], inFlight: number): Promise<{ rat
   });
 }
 
-async function drain(
-  inFlight: number,
-): Promise<{ rate: number; engineUs: number; oursUs: number; workerUs: number; postgresUs: number }> {
-  return await withIndex(async (index) => {
-    await empty(database.db);
-    const env = {
-      DATABASE_URL: store.url,
-      ELASTIC_URL: engine.url,
-      ELASTIC_INDEX: index,
-      OUTBOX_BULK_SIZE: String(batch),
-      OUTBOX_CONCURRENCY: String(inFlight),
-    };
-    // The backlog is there before the worker: what is measured is a drain, from a process that has just warmed up on the first events of it.
-    await fill(database.db, count + warmUp);
-    const worker = await startWorker(env, ["--projection", "search"]);
-    // Asked for seldom: a scrape every 20 ms was measured to cost the worker as much as the work.
-    await until("the warm-up", async () => (await worker.processed()) >= warmUp, 120, 250);
-    const cpu = () => ({
-      engine: cpuSeconds(engine.pid),
-      worker: cpuSeconds(worker.pid),
-      postgres: cpuSeconds(store.server.pid),
-    });
-    const before = cpu();
-    const from = count + warmUp - (await worker.processed());
-    await until("the drain", async () => (await worker.processed()) === count + warmUp, 300, 250);
-    const after = cpu();
-    await worker.stop();
-    const [row] = await database.db.execute<{ n: string; rate: number }>(sql`
-      with done as (select processed_at, row_number() over (order by processed_at) as n from search_outbox_events where status = 'done' and result = 'applied')
-      select count(*) as n, (count(*) - ${warmUp}::int) / extract(epoch from max(processed_at) - min(processed_at) filter (where n > ${warmUp}::int))::float8 as rate from done`);
-    if (Number(row?.n) !== count + warmUp) throw new Error("not every event was applied");
-    const us = (a: number, b: number) => ((b - a) / from) * 1e6;
-    return {
-      rate: row?.rate ?? Number.NaN,
-      engineUs: us(before.engine, after.engine),
-      workerUs: us(before.worker, after.worker),
-      postgresUs: us(before.postgres, after.postgres),
-      oursUs: us(before.worker + before.postgres, after.worker + after.postgres),
-    };
-  });
-}
-
 await bare(itemsOf(100_000), 2);
 const items = itemsOf(count);
 const results = [];
 for (const inFlight of flights) {
   const runs = [];
   for (let round = 0; round < rounds; round += 1)
-    runs.push({ bare: await bare(items, inFlight), drain: await drain(inFlight) });
+    runs.push({ bare: await bare(items, inFlight), drain: await drain({ ...parts, inFlight }) });
   const drained = median(runs.map((r) => r.drain.rate));
   const loop = median(runs.map((r) => r.bare.rate));
   results.push({
@@ -132,6 +78,6 @@ for (const inFlight of flights) {
   });
 }
 await report("drain", { events: count, batch, rounds, results });
-await database.close();
+await parts.database.close();
 await engine.close();
 await store.close();

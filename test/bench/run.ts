@@ -6,6 +6,7 @@ const benches = {
   queue: () => import("./queue.ts"),
   latency: () => import("./latency.ts"),
   backlog: () => import("./backlog.ts"),
+  tracing: () => import("./tracing.ts"),
 };
 
 const isBench = (name: string): name is keyof typeof benches => name in benches;

@@ -92,7 +92,12 @@ export async function startElasticsearch(
 export async function startWorker(
   env: Record<string, string>,
   args: readonly string[] = [],
-): Promise<{ pid: number; processed: () => Promise<number>; stop: () => Promise<void> }> {
+): Promise<{
+  pid: number;
+  metrics: () => Promise<string>;
+  processed: () => Promise<number>;
+  stop: () => Promise<void>;
+}> {
   const metricsPort = 20_000 + Math.floor(Math.random() * 10_000);
   const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), "work", ...args], {
     env: {
@@ -108,11 +113,13 @@ export async function startWorker(
     stderr: "inherit",
   });
   await until("the worker", () => answers(`http://127.0.0.1:${metricsPort + 2}/readyz`));
+  const metrics = async () => await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return {
     pid: child.pid,
+    metrics,
     // Asked of the worker: counting rows every few milliseconds would cost Postgres more than the work does.
     processed: async () => {
-      const page = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+      const page = await metrics();
       return Array.from(page.matchAll(/^outbox_processed_total\{.*\} (\d+)$/gm), ([, n]) => Number(n)).reduce(
         (a, b) => a + b,
         0,

@@ -1,0 +1,110 @@
+import { Client, HttpConnection } from "@elastic/elasticsearch";
+import { type Drained, drain } from "./draining.ts";
+import { median } from "./machine.ts";
+import { report, startElasticsearch, startStore } from "./stack.ts";
+
+/**
+ * What tracing costs a drain: off, on with every event sampled and a collector that takes all, and on with a collector that is away, comes after ten seconds and goes again.
+ * The modes take turns in the same minutes; of the spans of the last one every one has arrived or is counted as dropped.
+ */
+const count = Number(process.env["BENCH_EVENTS"] ?? 100_000);
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
+const store = await startStore();
+const engine = await startElasticsearch(9284);
+const client = new Client({ node: engine.url, Connection: HttpConnection, maxRetries: 0, requestTimeout: 60_000 });
+const parts = { store, database: store.open(), engine, client, count, batch: 500, inFlight: 2 };
+
+/** Takes everything and counts bytes: what a collector does with spans is not our cost. */
+function startCollector(port: number) {
+  let requests = 0;
+  const server = Bun.serve({
+    hostname: "127.0.0.1",
+    port,
+    fetch: async (request) => {
+      await request.arrayBuffer();
+      requests += 1;
+      return new Response("{}", { headers: { "content-type": "application/json" } });
+    },
+  });
+  return { port: server.port ?? port, requests: () => requests, close: () => server.stop(true) };
+}
+
+const dropped = (page: string, reason: string) =>
+  Number(new RegExp(`^wordloom_spans_dropped_total\\{reason="${reason}"\\} (\\d+)`, "m").exec(page)?.[1] ?? 0);
+const tracing = (port: number) => ({
+  WORDLOOM_TRACING_ENABLED: "1",
+  OTEL_TRACES_SAMPLER: "always_on",
+  OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
+});
+
+async function on(): Promise<Drained> {
+  const collector = startCollector(0);
+  try {
+    return await drain({ ...parts, env: tracing(collector.port) });
+  } finally {
+    await collector.close();
+  }
+}
+
+async function comesAndGoes(): Promise<Drained & { readonly requests: number }> {
+  const reserved = startCollector(0);
+  const { port } = reserved;
+  await reserved.close();
+  let collector: ReturnType<typeof startCollector> | undefined;
+  let requests = 0;
+  const timers: ReturnType<typeof setTimeout>[] = [];
+  const drained = await drain({
+    ...parts,
+    env: tracing(port),
+    meanwhile: () => {
+      // A third of the drain each: away, there, away.
+      const third = (count / 15_000 / 3) * 1000;
+      timers.push(
+        setTimeout(() => {
+          collector = startCollector(port);
+        }, third),
+        setTimeout(() => {
+          requests = collector?.requests() ?? 0;
+          void collector?.close();
+        }, 2 * third),
+      );
+    },
+  });
+  for (const timer of timers) clearTimeout(timer);
+  return { ...drained, requests };
+}
+
+await drain({ ...parts, env: {} });
+const turn = async () => ({
+  off: await drain(parts),
+  on: await on(),
+  away: await comesAndGoes(),
+  off_again: await drain(parts),
+});
+const runs: Awaited<ReturnType<typeof turn>>[] = [];
+for (let round = 0; round < rounds; round += 1) runs.push(await turn());
+const of = (pick: (run: (typeof runs)[number]) => number) => median(runs.map(pick));
+const offRate = of((r) => (r.off.rate + r.off_again.rate) / 2);
+await report("tracing", {
+  events: count,
+  rounds,
+  off_per_s: offRate,
+  on_to_off: of((r) => r.on.rate) / offRate,
+  away_to_on: of((r) => r.away.rate) / of((r) => r.on.rate),
+  /** What two runs of the same differ by: no ratio above is more exact than this. */
+  off_to_off: of((r) => r.off_again.rate / r.off.rate),
+  runs: runs.map((run) =>
+    Object.fromEntries(
+      Object.entries(run).map(([name, { metrics, ...figures }]) => [
+        name,
+        {
+          ...figures,
+          dropped: { queue_full: dropped(metrics, "queue_full"), export_failed: dropped(metrics, "export_failed") },
+        },
+      ]),
+    ),
+  ),
+});
+await parts.database.close();
+await engine.close();
+await store.close();
