@@ -21,13 +21,15 @@ export type Claim = (limit: number) => Promise<Lease | null>;
  */
 type Floor = {
   readonly next: (now: number) => bigint;
-  readonly claimed: (now: number, firstFresh: bigint | undefined, full: boolean) => void;
+  /** `now` is when the claim was sent, `tookMs` until it was answered. */
+  readonly claimed: (now: number, tookMs: number, firstFresh: bigint | undefined, full: boolean) => void;
 };
 
 /** Rows that commit within this time of their insert are never below the relaxed floor. */
 const relaxedMs = 2000;
-/** The longest that a row of a slower transaction waits. */
+/** How long a row of a slower transaction waits. Longer where a look from the start takes long, because it meets all that a pinned xmin keeps: it gets a fiftieth of the time. */
 const resetMs = 3000;
+const resetShare = 50;
 
 function createFloor(): Floor {
   let tight = 0n;
@@ -35,17 +37,19 @@ function createFloor(): Floor {
   let upcoming = 0n;
   let turnedAt = Number.NEGATIVE_INFINITY;
   let resetAt = Number.NEGATIVE_INFINITY;
+  let resetEveryMs = resetMs;
   let backlog = false;
   return {
     next: (now) => {
-      if (now - resetAt >= resetMs) {
+      if (now - resetAt >= resetEveryMs) {
         resetAt = now;
         return 0n;
       }
       return backlog ? tight : relaxed;
     },
-    claimed: (now, firstFresh, full) => {
+    claimed: (now, tookMs, firstFresh, full) => {
       backlog = full;
+      if (now === resetAt) resetEveryMs = Math.max(resetMs, resetShare * tookMs);
       if (firstFresh !== undefined) {
         tight = firstFresh;
         if (firstFresh < relaxed) relaxed = firstFresh;
@@ -189,7 +193,8 @@ export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
           )
         : await claimWithoutLock(db, queue, options, claimBatchId, limit);
     unanswered.delete(claimBatchId);
-    floor.claimed(sentAt, events.find((e) => e.fresh)?.id, events.length === limit);
+    const tookMs = performance.now() - sentAt;
+    floor.claimed(sentAt, tookMs, events.find((e) => e.fresh)?.id, events.length === limit);
     if (events.length === 0) return null;
     return { claimBatchId, owner: options.owner, events, expiresAt: sentAt + options.leaseMs };
   };

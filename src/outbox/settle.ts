@@ -73,8 +73,8 @@ export async function settle(
   }
   const live = sql.identifier(`${queue.table}_live`);
   const ids = (list: readonly bigint[]) => sql`${`{${list.join(",")}}`}::bigint[]`;
-  // The last two conditions of each half are the fence; "not in" keeps the planner from the index of processing rows, where under a pinned xmin every lease of the
-  // last hours is still met. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
+  // The last two conditions of each half are the fence; "not in" keeps the planner from the index that begins with the status, where under a pinned xmin every lease of
+  // the last hours is still met. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
   const fence = (list: readonly bigint[]) =>
     sql`e.id = any(${ids(list)}) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid`;
   // Only what there is of a kind is asked for: an empty list costs each row as much as looking it up.
