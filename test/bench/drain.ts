@@ -64,8 +64,11 @@ const items = itemsOf(count);
 const results = [];
 for (const inFlight of flights) {
   const runs = [];
-  for (let round = 0; round < rounds; round += 1)
-    runs.push({ bare: await bare(items, inFlight), drain: await drain({ ...parts, inFlight }) });
+  for (let round = 0; round < rounds; round += 1) {
+    const alone = await bare(items, inFlight);
+    const { metrics: _, ...ours } = await drain({ ...parts, inFlight });
+    runs.push({ bare: alone, drain: ours });
+  }
   const drained = median(runs.map((r) => r.drain.rate));
   const loop = median(runs.map((r) => r.bare.rate));
   results.push({
