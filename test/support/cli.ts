@@ -22,10 +22,22 @@ export async function wordloom(args: readonly string[], env: Readonly<Record<str
   return { code, out, err };
 }
 
-/** A port that was free a moment ago. */
+const given = new Set<number>();
+
+/**
+ * A port that was free a moment ago, never the same twice. Below those that the system gives to outgoing connections (from 32768 on Linux): one of these may take the port
+ * of a worker before it can listen.
+ */
 export function freePort(): number {
-  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = server;
-  server.stop(true);
-  return port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    try {
+      Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+      return port;
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "EADDRINUSE")) throw error;
+    }
+  }
 }
