@@ -50,7 +50,9 @@ export async function ensureIndex(client: Client, alias: string): Promise<"there
   } catch (error) {
     if (error instanceof errors.ResponseError && error.message.includes("resource_already_exists_exception")) {
       // Somebody else was quicker; or the index is there without its alias, which is put back.
-      await client.indices.putAlias({ index: `${alias}-000001`, name: alias, is_write_index: true });
+      await client.indices.updateAliases({
+        actions: [{ add: { index: `${alias}-000001`, alias, is_write_index: true } }],
+      });
       return "there";
     }
     throw error;

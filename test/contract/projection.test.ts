@@ -83,6 +83,13 @@ for (const url of [embedded.url, ...external]) {
       updated_at: { type: "date" },
     } as const;
 
+    test("an index that somebody else has just made, or that has lost its alias, is taken, and the alias put back", async () => {
+      await client.indices.create({ index: `${alias}-000001` });
+      expect(await ensureIndex(client, alias)).toBe("there");
+      expect(await client.indices.existsAlias({ name: alias })).toBe(true);
+      expect(await ensureIndex(client, alias)).toBe("there");
+    });
+
     test("index and delete are applied, and the delete of an absent document is a noop", async () => {
       await ensureIndex(client, alias);
       const [one, , two] = await seed(db, [upsert, remove, { ...upsert, version: 9_007_199_254_740_993n }]);
