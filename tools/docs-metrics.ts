@@ -1,6 +1,6 @@
-/** Writes docs/metrics.md from the registry in src/telemetry/metrics.ts; a test compares the two. */
+/** Writes docs/metrics.md from the table in src/telemetry/metric-definitions.ts; a test compares the two. */
 import { join } from "node:path";
-import { metricDefinitions } from "../src/telemetry/metrics.ts";
+import { metricDefinitions } from "../src/telemetry/metric-definitions.ts";
 
 const shown = { api: "API", worker: "worker", both: "API and worker" } as const;
 

@@ -1,5 +1,6 @@
 import type { Lease, Outcome, Queue, Reason } from "../outbox/event.ts";
-import type { BatchSignals, SignalledOutcome } from "../telemetry/worker-signals.ts";
+import type { BatchSignals } from "../telemetry/batch-signals.ts";
+import type { SignalledOutcome } from "../telemetry/event-signals.ts";
 
 /** What becomes of one event, and what is told about it beside. */
 export type Decision = {

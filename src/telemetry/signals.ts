@@ -9,7 +9,7 @@ import { type DropReason, dropReasons, pointsAtGrpc, type Tracing } from "./trac
 
 /**
  * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
- * Here is the process and its requests; worker-signals.ts has the queues.
+ * Here is the process and its requests; worker-signals.ts, batch-signals.ts and event-signals.ts have the queues.
  * No file outside of telemetry names a metric, a span, an attribute or a log event.
  */
 

@@ -1,46 +1,9 @@
-import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import { batchSignals, type TellClaim } from "./batch-signals.ts";
+import type { WorkerIdentity } from "./event-signals.ts";
 import { obsSchema, projections } from "./keys.ts";
-import { sampledTraceId, traceKeys } from "./log.ts";
-import type { MetricName, Metrics, Tally } from "./metrics.ts";
-import { contextOf, type TraceHeaders } from "./propagation.ts";
+import type { MetricName } from "./metric-definitions.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Sinks } from "./signals.ts";
-
-/** The event as signals need it. */
-export type SignalledEvent = TraceHeaders & {
-  readonly id: bigint;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly op: string;
-  readonly eventVersion: bigint;
-  readonly attempts: number;
-  readonly ageSeconds: number;
-};
-
-/** What became of one event, as signals need it: a decision of the projection is one. */
-export type SignalledOutcome = {
-  readonly outcome: {
-    readonly kind: "done" | "retry" | "fail" | "release";
-    readonly result?: string;
-    /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
-    readonly sent?: boolean;
-    readonly reason?: string;
-    readonly error?: string;
-  };
-  readonly errorType?: string | null;
-  readonly noopReason?: string;
-  readonly warning?: string;
-  readonly labs?: Attributes;
-};
-
-export type BulkRequest = {
-  readonly startedAt: number;
-  readonly durationMs: number;
-  readonly index: string;
-  /** "failed": the request as a whole. */
-  readonly result: "success" | "partial" | "failed";
-  readonly error?: string;
-  readonly items: readonly { readonly op: "index" | "delete"; readonly failureClass: string | null }[];
-};
 
 /** What a worker does with Postgres. */
 const databaseSteps = ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"] as const;
@@ -49,29 +12,8 @@ export type DatabaseStep = (typeof databaseSteps)[number];
 const databaseReasons = ["db_contention", "db_unavailable", "unknown_exception"] as const;
 export type DatabaseReason = (typeof databaseReasons)[number];
 
-export type BatchSignals = {
-  /** Runs the batch's work inside its span. */
-  readonly run: <T>(work: () => T) => T;
-  readonly bulkSent: (request: BulkRequest) => void;
-  /** After the settle, from what the rows now say. `settled` are the ids that were still ours. */
-  readonly settled: (
-    outcomes: ReadonlyMap<bigint, SignalledOutcome>,
-    settled: ReadonlySet<bigint>,
-    settleMs: number,
-  ) => void;
-  /** The batch could not be settled: its lease runs out, and another claim sends it again. */
-  readonly lost: (error: unknown) => void;
-};
-
-export type ClaimedBatch = { readonly claimBatchId: string; readonly events: readonly SignalledEvent[] };
-
 export type WorkerSignals = {
-  readonly claimed: (
-    batch: ClaimedBatch,
-    startedAt: number,
-    claimMs: number,
-    claimMode: "atomic" | "non_atomic",
-  ) => BatchSignals;
+  readonly claimed: TellClaim;
   readonly reclaimed: (
     rows: readonly {
       id: bigint;
@@ -103,29 +45,6 @@ export type WorkerSignals = {
   readonly experiment: (message: string, fields: Readonly<Record<string, string | number | boolean>>) => void;
 };
 
-export type WorkerIdentity = {
-  readonly projection: "search" | "chronicle";
-  readonly workerId: string;
-  readonly esIndex: string | null;
-  readonly projectionVersion: number;
-};
-
-const maxLinks = 128;
-
-function shared(values: readonly string[], mixed = "mixed"): string {
-  const [first = "none", ...rest] = new Set(values);
-  return rest.length === 0 ? first : mixed;
-}
-
-/** The batch's result, from those of its events: one decision, made once. */
-function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
-  // Released is not done either: it will be tried again.
-  const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
-  if (bad.length === 0) return "ok";
-  if (bad.length < outcomes.length) return "partial";
-  return bad.some(({ outcome }) => outcome.kind === "fail") ? "failed" : "retry";
-}
-
 export function workerSignals(
   sinks: Sinks,
   identity: WorkerIdentity,
@@ -140,7 +59,7 @@ export function workerSignals(
     projection_version: identity.projectionVersion,
   });
   const at = { projection };
-  const base: Attributes = {
+  const base = {
     "wordloom.obs_schema": obsSchema,
     projection: identity.projection,
     "wordloom.projection": projection,
@@ -150,301 +69,8 @@ export function workerSignals(
   };
   startAtZero(metrics, projection, known);
 
-  // The same object each time: what is counted is found by it.
-  const opLabels = new Map<string, { readonly projection: string; readonly op: string }>();
-  const byOp = (op: string) => {
-    const known = opLabels.get(op);
-    if (known) return known;
-    const labels = { ...at, op };
-    opLabels.set(op, labels);
-    return labels;
-  };
-
-  function tellEvent(
-    event: SignalledEvent,
-    told: SignalledOutcome,
-    claimBatchId: string,
-    startedAt: number,
-    batchSpan: Span | undefined,
-    settleAge: number,
-    tally: Tally,
-  ): void {
-    const { op } = event;
-    const { outcome } = told;
-    const failed = outcome.kind === "retry" || outcome.kind === "fail";
-    const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
-    const span =
-      batchSpan &&
-      tracing.tracer.startSpan(
-        "outbox.process",
-        { kind: SpanKind.CONSUMER, startTime: startedAt, links: [{ context: batchSpan.spanContext() }] },
-        contextOf(event),
-      );
-    if (span?.isRecording()) {
-      span.setAttributes({
-        ...base,
-        "wordloom.claim_batch_id": claimBatchId,
-        "wordloom.outbox_event_id": event.id.toString(),
-        "wordloom.entity_type": event.entityType,
-        "wordloom.entity_id": event.entityId,
-        "wordloom.outbox_op": op,
-        "wordloom.outbox_event_version": event.eventVersion.toString(),
-        "wordloom.outbox_attempts": event.attempts,
-        "wordloom.outbox_age_seconds": settleAge,
-        result,
-        reason: outcome.reason ?? "none",
-        ...(identity.esIndex === null ? {} : { "wordloom.es_index": identity.esIndex }),
-        ...(told.errorType == null ? {} : { "error.type": told.errorType }),
-        ...(outcome.result === undefined ? {} : { "wordloom.outbox_result": outcome.result }),
-        ...(told.noopReason === undefined
-          ? {}
-          : { "wordloom.idempotent_noop": true, "wordloom.idempotent_noop_reason": told.noopReason }),
-        // The chronicle's spans are also searched by the names of drill H.
-        ...(identity.projection === "chronicle"
-          ? {
-              "wordloom.outbox.id": event.id.toString(),
-              "wordloom.entity.type": event.entityType,
-              "wordloom.entity.id": event.entityId,
-              "wordloom.outbox.op": op,
-            }
-          : {}),
-        ...told.labs,
-      });
-      if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
-    }
-    const fields = () => ({
-      event: "outbox.process",
-      outbox_event_id: event.id.toString(),
-      claim_batch_id: claimBatchId,
-      entity_type: event.entityType,
-      entity_id: event.entityId,
-      op,
-      attempt: event.attempts,
-      result,
-      reason: outcome.reason ?? "none",
-      ...(told.errorType == null ? {} : { error_type: told.errorType }),
-      ...(outcome.error === undefined ? {} : { error: outcome.error }),
-      ...traceKeys(span),
-    });
-    const doc = `${event.entityType}:${event.entityId}`;
-    switch (outcome.kind) {
-      case "done":
-        tally.add("outbox_processed_total", byOp(op));
-        metrics.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
-        if (told.noopReason !== undefined) {
-          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
-          log.warn(fields(), `Outbox ${op}: doc <${doc}> not found in ES (noop)`);
-        } else if (told.warning !== undefined) {
-          log.warn({ ...fields(), warning: told.warning }, `Outbox ${op}: <${doc}> is not on every copy`);
-        } else if (outcome.result === "superseded") {
-          tally.add("outbox_superseded_total", byOp(op));
-          if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc}> superseded`);
-        } else if (log.isLevelEnabled(span ? "info" : "debug")) {
-          log[span ? "info" : "debug"](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc}>`);
-        }
-        break;
-      case "retry":
-      case "fail": {
-        const reason = outcome.reason ?? "unknown_exception";
-        tally.add("outbox_failed_total", { ...at, op, reason });
-        tally.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
-          ...at,
-          op,
-          reason,
-        });
-        if (outcome.kind === "retry") log.warn(fields(), `Outbox ${op}: <${doc}> will be tried again`);
-        else log.error(fields(), `Outbox ${op}: <${doc}> failed for good`);
-        break;
-      }
-      case "release":
-        log.warn(fields(), `Outbox ${op}: <${doc}> released`);
-        break;
-      default:
-        outcome.kind satisfies never;
-    }
-    span?.end();
-  }
-
   return {
-    claimed: ({ claimBatchId, events }, startedAt, claimMs, claimMode) => {
-      const claimedAt = startedAt + claimMs;
-      // Ages go on by the monotonic clock: the wall clock may be set.
-      const claimedTick = performance.now();
-      const entityType = shared(events.map((e) => e.entityType));
-      const op = shared(events.map((e) => e.op));
-      const attempt = events.reduce((most, e) => Math.max(most, e.attempts), 0);
-      metrics.observe("outbox_batch_size", at, events.length);
-      metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000);
-      const batchKeys = { "wordloom.claim_batch_id": claimBatchId, batch_size: events.length };
-      let loop: Span | undefined;
-      let span: Span | undefined;
-      if (tracing.enabled) {
-        loop = tracing.tracer.startSpan(
-          "outbox_worker.loop",
-          { startTime: startedAt, attributes: { ...base, ...batchKeys } },
-          contextOf({ traceparent: null, tracestate: null }),
-        );
-        const inLoop = trace.setSpan(context.active(), loop);
-        tracing.tracer
-          .startSpan(
-            "outbox.claim_batch",
-            {
-              startTime: startedAt,
-              attributes: { ...base, ...batchKeys, claim_mode: claimMode, claimed: events.length },
-            },
-            inLoop,
-          )
-          .end(claimedAt);
-        const producers = events.flatMap((e) => {
-          const producer = trace.getSpanContext(contextOf(e));
-          return producer ? [{ context: producer }] : [];
-        });
-        span = tracing.tracer.startSpan(
-          "projection.process_batch",
-          {
-            startTime: claimedAt,
-            links: producers.slice(0, maxLinks),
-            attributes: {
-              ...base,
-              ...batchKeys,
-              entity_type: entityType,
-              op,
-              attempt,
-              mode: identity.projection === "search" ? "es_bulk" : "sql",
-              "wordloom.links_dropped": Math.max(0, producers.length - maxLinks),
-            },
-          },
-          inLoop,
-        );
-      }
-      const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
-      log.info({ event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode });
-      return {
-        run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
-        bulkSent: (request) => {
-          const failedItems = request.items.filter((i) => i.failureClass !== null).length;
-          metrics.add("outbox_es_bulk_requests_total", { ...at, result: request.result });
-          if (request.result === "failed") metrics.add("outbox_es_bulk_failed_requests_total", at);
-          metrics.observe(
-            "outbox_es_bulk_request_duration_seconds",
-            at,
-            request.durationMs / 1000,
-            sampledTraceId(span),
-          );
-          const tally = metrics.tally();
-          const labels = {
-            index: {
-              success: { ...at, op: "index", result: "success" },
-              failed: { ...at, op: "index", result: "failed" },
-            },
-            delete: {
-              success: { ...at, op: "delete", result: "success" },
-              failed: { ...at, op: "delete", result: "failed" },
-            },
-          };
-          for (const item of request.items) {
-            tally.add("outbox_es_bulk_items_total", labels[item.op][item.failureClass === null ? "success" : "failed"]);
-            if (item.failureClass !== null)
-              tally.add("outbox_es_bulk_item_failures_total", {
-                ...at,
-                op: item.op,
-                failure_class: item.failureClass,
-              });
-          }
-          tally.flush();
-          if (!span) return;
-          const client = tracing.tracer.startSpan(
-            `bulk ${request.index}`,
-            {
-              kind: SpanKind.CLIENT,
-              startTime: request.startedAt,
-              attributes: {
-                ...base,
-                ...batchKeys,
-                "db.system.name": "elasticsearch",
-                "db.operation.name": "bulk",
-                "db.collection.name": request.index,
-                ...(request.items.length > 1 ? { "db.operation.batch.size": request.items.length } : {}),
-                "wordloom.bulk.failed_count": failedItems,
-                result: request.result,
-                ...(request.error === undefined ? {} : { "error.type": request.error }),
-              },
-            },
-            trace.setSpan(context.active(), span),
-          );
-          if (request.result === "failed") client.setStatus({ code: SpanStatusCode.ERROR });
-          client.end(request.startedAt + request.durationMs);
-        },
-        settled: (outcomes, settled, settleMs) => {
-          const ours = events.flatMap((event) => {
-            const told = settled.has(event.id) ? outcomes.get(event.id) : undefined;
-            return told ? [{ event, told }] : [];
-          });
-          const settledOutcomes = ours.map(({ told }) => told);
-          const mismatches = outcomes.size - ours.length;
-          const waitedSeconds = (performance.now() - claimedTick) / 1000;
-          metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
-          if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
-          const tally = metrics.tally();
-          for (const { event, told } of ours)
-            tellEvent(event, told, claimBatchId, claimedAt, span, event.ageSeconds + waitedSeconds, tally);
-          tally.flush();
-          const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
-            settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
-          // While the target is away events are still settled as superseded by newer ones, which wait: no success.
-          if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
-            metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
-          const result = batchResult(settledOutcomes);
-          const reason = shared(
-            settledOutcomes.flatMap(({ outcome }) => (outcome.kind === "done" ? [] : [outcome.reason ?? outcome.kind])),
-          );
-          const counts = {
-            ok_count: count("done"),
-            retry_count: count("retry"),
-            failed_count: count("fail"),
-            success_count: count("done"),
-            failure_count: count("retry") + count("fail"),
-          };
-          if (span) {
-            span.setAttributes({
-              result,
-              reason,
-              ...counts,
-              owner_mismatch: mismatches,
-              ...settledOutcomes.find((o) => o.labs)?.labs,
-            });
-            if (result === "failed") span.setStatus({ code: SpanStatusCode.ERROR, message: reason });
-            span.end();
-            loop?.end();
-          }
-          const line = {
-            event: "projection.process_batch",
-            ...keys,
-            entity_type: entityType,
-            op,
-            attempt,
-            mode: identity.projection === "search" ? "es_bulk" : "sql",
-            result,
-            reason,
-            ...counts,
-            owner_mismatch: mismatches,
-          };
-          if (result === "ok" && mismatches === 0) log.info(line);
-          else log.warn(line);
-        },
-        lost: (error) => {
-          log.error(
-            { event: "projection.batch_lost", ...keys, exc_info: error },
-            "the batch could not be settled; its lease will run out and it will be sent again",
-          );
-          if (!span) return;
-          span.setAttributes({ result: "failed", reason: "unknown" });
-          span.setStatus({ code: SpanStatusCode.ERROR, message: "not settled" });
-          span.end();
-          loop?.end();
-        },
-      };
-    },
+    claimed: batchSignals({ log, metrics, tracing, identity, at, base }, known.ops),
     reclaimed: (rows) => {
       if (rows.length === 0) return;
       for (const row of rows) {

@@ -4,7 +4,8 @@ import { eventTypes } from "../../src/library/event-types.ts";
 import { ops, reasons } from "../../src/outbox/event.ts";
 import { projections } from "../../src/telemetry/keys.ts";
 import { openLog } from "../../src/telemetry/log.ts";
-import { type MetricName, metricDefinitions, openMetrics } from "../../src/telemetry/metrics.ts";
+import { type MetricName, metricDefinitions } from "../../src/telemetry/metric-definitions.ts";
+import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { apiSignals, poolOpened, spansDropped } from "../../src/telemetry/signals.ts";
 import { dropReasons, openTracing } from "../../src/telemetry/tracing.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
@@ -170,7 +171,9 @@ test("a runbook says what it means, the query, the trace search, the log filter,
 });
 
 test("log filters and trace searches use events and keys that the signals write", () => {
-  const signals = read("src/telemetry/signals.ts") + read("src/telemetry/worker-signals.ts");
+  const signals = ["signals", "worker-signals", "batch-signals", "event-signals"]
+    .map((name) => read(`src/telemetry/${name}.ts`))
+    .join("\n");
   const sources = `${signals}${read("src/telemetry/keys.ts")}`;
   for (const { text } of blocks("sh")) {
     for (const [, event = ""] of text.matchAll(/\.event == "([^"]+)"/g)) expect(signals).toContain(`event: "${event}"`);

@@ -36,7 +36,9 @@ async function namespacedKeys(): Promise<string[]> {
 }
 
 test("the keys of spans and log lines change only together with the name of their schema", async () => {
-  const tellers = ["telemetry/signals.ts", "telemetry/worker-signals.ts", "telemetry/log.ts"];
+  const tellers = ["signals", "worker-signals", "batch-signals", "event-signals", "log"].map(
+    (name) => `telemetry/${name}.ts`,
+  );
   const named = (await Promise.all(tellers.map(propertiesOf))).flat();
   const keys = [...new Set([...named.filter((name) => !codeWords.has(name)), ...(await namespacedKeys())])].toSorted();
   const schemas: Readonly<Record<string, readonly string[]>> = recorded;

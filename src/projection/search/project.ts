@@ -2,7 +2,7 @@ import type { Client } from "@elastic/elasticsearch";
 import type { Db } from "../../db/client.ts";
 import { type ClaimedEvent, type Lease, queues } from "../../outbox/event.ts";
 import { type BulkItem, bulkBody, type ItemResult, sendBulk } from "../../search/bulk.ts";
-import type { BatchSignals } from "../../telemetry/worker-signals.ts";
+import type { BatchSignals } from "../../telemetry/batch-signals.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
 import type { Applied, Decision, Prepared, Projection, TargetHealth } from "../projection.ts";

@@ -1,0 +1,237 @@
+import { context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import { eventSignals, type SignalledEvent, type SignalledOutcome, type WorkerSinks } from "./event-signals.ts";
+import { sampledTraceId, traceKeys } from "./log.ts";
+import { contextOf } from "./propagation.ts";
+
+export type BulkRequest = {
+  readonly startedAt: number;
+  readonly durationMs: number;
+  readonly index: string;
+  /** "failed": the request as a whole. */
+  readonly result: "success" | "partial" | "failed";
+  readonly error?: string;
+  readonly items: readonly { readonly op: "index" | "delete"; readonly failureClass: string | null }[];
+};
+
+export type BatchSignals = {
+  /** Runs the batch's work inside its span. */
+  readonly run: <T>(work: () => T) => T;
+  readonly bulkSent: (request: BulkRequest) => void;
+  /** After the settle, from what the rows now say. `settled` are the ids that were still ours. */
+  readonly settled: (
+    outcomes: ReadonlyMap<bigint, SignalledOutcome>,
+    settled: ReadonlySet<bigint>,
+    settleMs: number,
+  ) => void;
+  /** The batch could not be settled: its lease runs out, and another claim sends it again. */
+  readonly lost: (error: unknown) => void;
+};
+
+export type ClaimedBatch = { readonly claimBatchId: string; readonly events: readonly SignalledEvent[] };
+
+/** Tells of a claim that found work; what it returns tells of the batch from there on. */
+export type TellClaim = (
+  batch: ClaimedBatch,
+  startedAt: number,
+  claimMs: number,
+  claimMode: "atomic" | "non_atomic",
+) => BatchSignals;
+
+const maxLinks = 128;
+
+function shared(values: readonly string[], mixed = "mixed"): string {
+  const [first = "none", ...rest] = new Set(values);
+  return rest.length === 0 ? first : mixed;
+}
+
+/** The batch's result, from those of its events: one decision, made once. */
+function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
+  // Released is not done either: it will be tried again.
+  const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
+  if (bad.length === 0) return "ok";
+  if (bad.length < outcomes.length) return "partial";
+  return bad.some(({ outcome }) => outcome.kind === "fail") ? "failed" : "retry";
+}
+
+/** Spans, counters and log lines of each batch, and of its events. */
+export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellClaim {
+  const { log, metrics, tracing, identity, at, base } = sinks;
+  const tellEvent = eventSignals(sinks, ops);
+  const mode = identity.projection === "search" ? "es_bulk" : "sql";
+  const itemLabelsOf = (op: "index" | "delete") => ({
+    success: { ...at, op, result: "success" },
+    failed: { ...at, op, result: "failed" },
+  });
+  const itemLabels = { index: itemLabelsOf("index"), delete: itemLabelsOf("delete") };
+
+  return ({ claimBatchId, events }, startedAt, claimMs, claimMode) => {
+    const claimedAt = startedAt + claimMs;
+    // Ages go on by the monotonic clock: the wall clock may be set.
+    const claimedTick = performance.now();
+    const entityType = shared(events.map((e) => e.entityType));
+    const op = shared(events.map((e) => e.op));
+    const attempt = events.reduce((most, e) => Math.max(most, e.attempts), 0);
+    metrics.observe("outbox_batch_size", at, events.length);
+    metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000);
+    const batchKeys = { "wordloom.claim_batch_id": claimBatchId, batch_size: events.length };
+    let loop: Span | undefined;
+    let span: Span | undefined;
+    if (tracing.enabled) {
+      loop = tracing.tracer.startSpan(
+        "outbox_worker.loop",
+        { startTime: startedAt, attributes: { ...base, ...batchKeys } },
+        contextOf({ traceparent: null, tracestate: null }),
+      );
+      const inLoop = trace.setSpan(context.active(), loop);
+      tracing.tracer
+        .startSpan(
+          "outbox.claim_batch",
+          {
+            startTime: startedAt,
+            attributes: { ...base, ...batchKeys, claim_mode: claimMode, claimed: events.length },
+          },
+          inLoop,
+        )
+        .end(claimedAt);
+      const producers = events.flatMap((e) => {
+        const producer = trace.getSpanContext(contextOf(e));
+        return producer ? [{ context: producer }] : [];
+      });
+      span = tracing.tracer.startSpan(
+        "projection.process_batch",
+        {
+          startTime: claimedAt,
+          links: producers.slice(0, maxLinks),
+          attributes: {
+            ...base,
+            ...batchKeys,
+            entity_type: entityType,
+            op,
+            attempt,
+            mode,
+            "wordloom.links_dropped": Math.max(0, producers.length - maxLinks),
+          },
+        },
+        inLoop,
+      );
+    }
+    const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
+    log.info({ event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode });
+    return {
+      run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
+      bulkSent: (request) => {
+        const failedItems = request.items.filter((i) => i.failureClass !== null).length;
+        metrics.add("outbox_es_bulk_requests_total", { ...at, result: request.result });
+        if (request.result === "failed") metrics.add("outbox_es_bulk_failed_requests_total", at);
+        metrics.observe("outbox_es_bulk_request_duration_seconds", at, request.durationMs / 1000, sampledTraceId(span));
+        const tally = metrics.tally();
+        for (const item of request.items) {
+          tally.add(
+            "outbox_es_bulk_items_total",
+            itemLabels[item.op][item.failureClass === null ? "success" : "failed"],
+          );
+          if (item.failureClass !== null)
+            tally.add("outbox_es_bulk_item_failures_total", {
+              ...at,
+              op: item.op,
+              failure_class: item.failureClass,
+            });
+        }
+        tally.flush();
+        if (!span) return;
+        const client = tracing.tracer.startSpan(
+          `bulk ${request.index}`,
+          {
+            kind: SpanKind.CLIENT,
+            startTime: request.startedAt,
+            attributes: {
+              ...base,
+              ...batchKeys,
+              "db.system.name": "elasticsearch",
+              "db.operation.name": "bulk",
+              "db.collection.name": request.index,
+              ...(request.items.length > 1 ? { "db.operation.batch.size": request.items.length } : {}),
+              "wordloom.bulk.failed_count": failedItems,
+              result: request.result,
+              ...(request.error === undefined ? {} : { "error.type": request.error }),
+            },
+          },
+          trace.setSpan(context.active(), span),
+        );
+        if (request.result === "failed") client.setStatus({ code: SpanStatusCode.ERROR });
+        client.end(request.startedAt + request.durationMs);
+      },
+      settled: (outcomes, settled, settleMs) => {
+        const ours = events.flatMap((event) => {
+          const told = settled.has(event.id) ? outcomes.get(event.id) : undefined;
+          return told ? [{ event, told }] : [];
+        });
+        const settledOutcomes = ours.map(({ told }) => told);
+        const mismatches = outcomes.size - ours.length;
+        const waitedSeconds = (performance.now() - claimedTick) / 1000;
+        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
+        if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
+        const tally = metrics.tally();
+        for (const { event, told } of ours)
+          tellEvent(event, told, { claimBatchId, claimedAt, span }, event.ageSeconds + waitedSeconds, tally);
+        tally.flush();
+        const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
+          settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
+        // While the target is away events are still settled as superseded by newer ones, which wait: no success.
+        if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
+          metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
+        const result = batchResult(settledOutcomes);
+        const reason = shared(
+          settledOutcomes.flatMap(({ outcome }) => (outcome.kind === "done" ? [] : [outcome.reason ?? outcome.kind])),
+        );
+        const done = count("done");
+        const retries = count("retry");
+        const failed = count("fail");
+        const counts = {
+          ok_count: done,
+          retry_count: retries,
+          failed_count: failed,
+          success_count: done,
+          failure_count: retries + failed,
+        };
+        if (span) {
+          span.setAttributes({
+            result,
+            reason,
+            ...counts,
+            owner_mismatch: mismatches,
+            ...settledOutcomes.find((o) => o.labs)?.labs,
+          });
+          if (result === "failed") span.setStatus({ code: SpanStatusCode.ERROR, message: reason });
+          span.end();
+          loop?.end();
+        }
+        const line = {
+          event: "projection.process_batch",
+          ...keys,
+          entity_type: entityType,
+          op,
+          attempt,
+          mode,
+          result,
+          reason,
+          ...counts,
+          owner_mismatch: mismatches,
+        };
+        if (result === "ok" && mismatches === 0) log.info(line);
+        else log.warn(line);
+      },
+      lost: (error) => {
+        log.error(
+          { event: "projection.batch_lost", ...keys, exc_info: error },
+          "the batch could not be settled; its lease will run out and it will be sent again",
+        );
+        if (!span) return;
+        span.setAttributes({ result: "failed", reason: "unknown" });
+        span.setStatus({ code: SpanStatusCode.ERROR, message: "not settled" });
+        span.end();
+        loop?.end();
+      },
+    };
+  };
+}

@@ -1,0 +1,165 @@
+import { type Attributes, type Span, SpanKind, SpanStatusCode } from "@opentelemetry/api";
+import { sampledTraceId, traceKeys } from "./log.ts";
+import type { Tally } from "./metrics.ts";
+import { contextOf, type TraceHeaders } from "./propagation.ts";
+import type { Sinks } from "./signals.ts";
+
+/** The event as signals need it. */
+export type SignalledEvent = TraceHeaders & {
+  readonly id: bigint;
+  readonly entityType: string;
+  readonly entityId: string;
+  readonly op: string;
+  readonly eventVersion: bigint;
+  readonly attempts: number;
+  readonly ageSeconds: number;
+};
+
+/** What became of one event, as signals need it: a decision of the projection is one. */
+export type SignalledOutcome = {
+  readonly outcome: {
+    readonly kind: "done" | "retry" | "fail" | "release";
+    readonly result?: string;
+    /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
+    readonly sent?: boolean;
+    readonly reason?: string;
+    readonly error?: string;
+  };
+  readonly errorType?: string | null;
+  readonly noopReason?: string;
+  readonly warning?: string;
+  readonly labs?: Attributes;
+};
+
+export type WorkerIdentity = {
+  readonly projection: "search" | "chronicle";
+  readonly workerId: string;
+  readonly esIndex: string | null;
+  readonly projectionVersion: number;
+};
+
+/** Where a worker's signals go, with what all of them say. */
+export type WorkerSinks = Sinks & {
+  readonly identity: WorkerIdentity;
+  /** The labels of every metric. */
+  readonly at: { readonly projection: string };
+  /** On every span. */
+  readonly base: Attributes;
+};
+
+/** One event of a settled batch. */
+export type TellEvent = (
+  event: SignalledEvent,
+  told: SignalledOutcome,
+  batch: { readonly claimBatchId: string; readonly claimedAt: number; readonly span: Span | undefined },
+  /** Seconds from append to settle. */
+  settleAge: number,
+  tally: Tally,
+) => void;
+
+/** Span (in the producer's trace, linked to its batch), counters and log line of each event. */
+export function eventSignals(
+  { log, metrics, tracing, identity, at, base }: WorkerSinks,
+  ops: readonly string[],
+): TellEvent {
+  // The same object each time: what is counted is found by it.
+  const labels = new Map(ops.map((op) => [op, { ...at, op }]));
+  const byOp = (op: string) => labels.get(op) ?? { ...at, op };
+
+  return (event, told, { claimBatchId, claimedAt, span: batchSpan }, settleAge, tally) => {
+    const { op } = event;
+    const { outcome } = told;
+    const failed = outcome.kind === "retry" || outcome.kind === "fail";
+    const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
+    const span =
+      batchSpan &&
+      tracing.tracer.startSpan(
+        "outbox.process",
+        { kind: SpanKind.CONSUMER, startTime: claimedAt, links: [{ context: batchSpan.spanContext() }] },
+        contextOf(event),
+      );
+    if (span?.isRecording()) {
+      span.setAttributes({
+        ...base,
+        "wordloom.claim_batch_id": claimBatchId,
+        "wordloom.outbox_event_id": event.id.toString(),
+        "wordloom.entity_type": event.entityType,
+        "wordloom.entity_id": event.entityId,
+        "wordloom.outbox_op": op,
+        "wordloom.outbox_event_version": event.eventVersion.toString(),
+        "wordloom.outbox_attempts": event.attempts,
+        "wordloom.outbox_age_seconds": settleAge,
+        result,
+        reason: outcome.reason ?? "none",
+        ...(identity.esIndex === null ? {} : { "wordloom.es_index": identity.esIndex }),
+        ...(told.errorType == null ? {} : { "error.type": told.errorType }),
+        ...(outcome.result === undefined ? {} : { "wordloom.outbox_result": outcome.result }),
+        ...(told.noopReason === undefined
+          ? {}
+          : { "wordloom.idempotent_noop": true, "wordloom.idempotent_noop_reason": told.noopReason }),
+        // The chronicle's spans are also searched by the names of drill H.
+        ...(identity.projection === "chronicle"
+          ? {
+              "wordloom.outbox.id": event.id.toString(),
+              "wordloom.entity.type": event.entityType,
+              "wordloom.entity.id": event.entityId,
+              "wordloom.outbox.op": op,
+            }
+          : {}),
+        ...told.labs,
+      });
+      if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
+    }
+    const fields = () => ({
+      event: "outbox.process",
+      outbox_event_id: event.id.toString(),
+      claim_batch_id: claimBatchId,
+      entity_type: event.entityType,
+      entity_id: event.entityId,
+      op,
+      attempt: event.attempts,
+      result,
+      reason: outcome.reason ?? "none",
+      ...(told.errorType == null ? {} : { error_type: told.errorType }),
+      ...(outcome.error === undefined ? {} : { error: outcome.error }),
+      ...traceKeys(span),
+    });
+    const doc = () => `${event.entityType}:${event.entityId}`;
+    switch (outcome.kind) {
+      case "done":
+        tally.add("outbox_processed_total", byOp(op));
+        metrics.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
+        if (told.noopReason !== undefined) {
+          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
+          log.warn(fields(), `Outbox ${op}: doc <${doc()}> not found in ES (noop)`);
+        } else if (told.warning !== undefined) {
+          log.warn({ ...fields(), warning: told.warning }, `Outbox ${op}: <${doc()}> is not on every copy`);
+        } else if (outcome.result === "superseded") {
+          tally.add("outbox_superseded_total", byOp(op));
+          if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc()}> superseded`);
+        } else if (log.isLevelEnabled(span ? "info" : "debug")) {
+          log[span ? "info" : "debug"](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc()}>`);
+        }
+        break;
+      case "retry":
+      case "fail": {
+        const reason = outcome.reason ?? "unknown_exception";
+        tally.add("outbox_failed_total", { ...at, op, reason });
+        tally.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
+          ...at,
+          op,
+          reason,
+        });
+        if (outcome.kind === "retry") log.warn(fields(), `Outbox ${op}: <${doc()}> will be tried again`);
+        else log.error(fields(), `Outbox ${op}: <${doc()}> failed for good`);
+        break;
+      }
+      case "release":
+        log.warn(fields(), `Outbox ${op}: <${doc()}> released`);
+        break;
+      default:
+        outcome.kind satisfies never;
+    }
+    span?.end();
+  };
+}

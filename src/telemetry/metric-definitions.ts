@@ -1,0 +1,243 @@
+/**
+ * Every metric, once: its kind, labels and help. docs/metrics.md is made from this table. The label sets are closed; ids never are labels.
+ * `from`: which process shows it.
+ */
+export type Definition = {
+  readonly kind: "counter" | "gauge" | "histogram";
+  readonly from: "api" | "worker" | "both";
+  readonly labels: readonly string[];
+  readonly help: string;
+  readonly buckets?: readonly number[];
+};
+
+const requestBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const statementBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5];
+const ageBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200];
+
+export const metricDefinitions = {
+  outbox_produced_total: {
+    kind: "counter",
+    from: "api",
+    labels: ["projection", "event_type", "entity_type"],
+    help: "Events appended to a queue, counted after the commit.",
+  },
+  http_request_duration_seconds: {
+    kind: "histogram",
+    from: "api",
+    labels: ["method", "route", "status"],
+    help: "Duration of HTTP requests by route template.",
+    buckets: requestBuckets,
+  },
+  db_client_connections: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool", "state"],
+    help: "Connections to Postgres by state: used (a statement or a transaction has it) or idle.",
+  },
+  db_client_connection_max: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool"],
+    help: "Connections to Postgres that the pool may open.",
+  },
+  db_client_connection_pending_requests: {
+    kind: "gauge",
+    from: "both",
+    labels: ["pool"],
+    help: "Statements and transactions that wait for a free connection.",
+  },
+  outbox_processed_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op"],
+    help: "Events settled as done by this worker.",
+  },
+  outbox_failed_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "reason"],
+    help: "Failed attempts, whether they are tried again or not.",
+  },
+  outbox_retry_scheduled_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "reason"],
+    help: "Attempts that will be made again.",
+  },
+  outbox_terminal_failed_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "reason"],
+    help: "Events failed for good; only an operator's replay revives them.",
+  },
+  outbox_idempotent_noop_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "reason"],
+    help: "Events that found nothing left to do, such as a delete of an absent document.",
+  },
+  outbox_superseded_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op"],
+    help: "Events done because the target holds their version or a newer one, or because a newer event of the batch speaks for them.",
+  },
+  outbox_owner_mismatch_skips_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection"],
+    help: "Events that a settle did not touch, because the lease had gone to somebody else.",
+  },
+  outbox_reclaimed_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "why"],
+    help: "Events taken back from a lease that ran out.",
+  },
+  outbox_db_errors_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "step", "reason"],
+    help: "Statements of the worker that Postgres did not carry out.",
+  },
+  outbox_pruned_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection"],
+    help: "Processed events dropped by retention.",
+  },
+  outbox_lag_events: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Events that wait or are being worked on; failed ones are not lag.",
+  },
+  outbox_oldest_age_seconds: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Age of the oldest unfinished event.",
+  },
+  outbox_inflight_events: { kind: "gauge", from: "worker", labels: ["projection"], help: "Events under lease." },
+  outbox_stuck_processing_events: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Events under a lease that ran out or lasts too long.",
+  },
+  outbox_failed_events: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Events failed for good and not replayed.",
+  },
+  outbox_last_success_timestamp_seconds: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "When this worker last brought an event to its target.",
+  },
+  outbox_batch_size: {
+    kind: "histogram",
+    from: "worker",
+    labels: ["projection"],
+    help: "Events per claimed batch.",
+    buckets: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000],
+  },
+  outbox_claim_duration_seconds: {
+    kind: "histogram",
+    from: "worker",
+    labels: ["projection"],
+    help: "Duration of claims that found work.",
+    buckets: statementBuckets,
+  },
+  outbox_settle_duration_seconds: {
+    kind: "histogram",
+    from: "worker",
+    labels: ["projection"],
+    help: "Duration of settles.",
+    buckets: statementBuckets,
+  },
+  outbox_event_age_seconds: {
+    kind: "histogram",
+    from: "worker",
+    labels: ["projection"],
+    help: "From append to settled as done, by Postgres's clock: freshness.",
+    buckets: ageBuckets,
+  },
+  outbox_breaker_state: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "0 closed, 1 half-open, 2 open.",
+  },
+  outbox_inflight_limit: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Requests that may be in flight; lowered while the target is overloaded.",
+  },
+  outbox_es_bulk_requests_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "result"],
+    help: "Bulk requests by result: success, partial, failed.",
+  },
+  outbox_es_bulk_failed_requests_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection"],
+    help: "Bulk requests that failed as a whole.",
+  },
+  outbox_es_bulk_items_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "result"],
+    help: "Items of bulk requests: success, failed.",
+  },
+  outbox_es_bulk_item_failures_total: {
+    kind: "counter",
+    from: "worker",
+    labels: ["projection", "op", "failure_class"],
+    help: "Failed items by class: 429, 4xx, 5xx, unknown, other.",
+  },
+  outbox_es_bulk_request_duration_seconds: {
+    kind: "histogram",
+    from: "worker",
+    labels: ["projection"],
+    help: "Duration of bulk requests.",
+    buckets: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10],
+  },
+  projection_rebuild_duration_seconds: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "Duration of the last rebuild; 0 before the first.",
+  },
+  projection_rebuild_last_finished_timestamp_seconds: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "When the last rebuild ended; 0 before the first.",
+  },
+  projection_rebuild_last_success: {
+    kind: "gauge",
+    from: "worker",
+    labels: ["projection"],
+    help: "1 when the last rebuild succeeded.",
+  },
+  wordloom_spans_dropped_total: {
+    kind: "counter",
+    from: "both",
+    labels: ["reason"],
+    help: "Spans that did not reach the collector.",
+  },
+  wordloom_build_info: {
+    kind: "gauge",
+    from: "both",
+    labels: ["version", "revision", "bun_version"],
+    help: "Always 1.",
+  },
+} as const satisfies Record<string, Definition>;
+
+export type MetricName = keyof typeof metricDefinitions;
