@@ -3,7 +3,7 @@ import { analyzers } from "./analysis/cjk.ts";
 import { parsingException, Refusal, unsupported } from "./errors.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import { type Mapping, show } from "./mapping.ts";
-import type { Wanted } from "./query.ts";
+import type { Wanted } from "./query/compilation.ts";
 
 export interface Highlight {
   readonly fields: readonly (readonly [string, Options])[];

@@ -3,7 +3,8 @@ import { illegalArgument, invalidRequest, parsingException, shardFailure, unsupp
 import { type Highlight, highlight, parseHighlight } from "./highlight.ts";
 import { isObject, type Json, type JsonObject, parseJson, type Reply } from "./json.ts";
 import { show } from "./mapping.ts";
-import { bind, type Compilation, type Compiled, compile, startCompilation } from "./query.ts";
+import { bind, type Compilation, type Compiled, startCompilation } from "./query/compilation.ts";
+import { compile } from "./query/compile.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { after, byScore, byWriting, orderBy, parseSort, type SortKey, showFloat } from "./sort.ts";
 import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";

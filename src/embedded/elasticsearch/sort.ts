@@ -1,7 +1,7 @@
 import { illegalArgument, parsingException, queryShardException, shardFailure, unsupported } from "./errors.ts";
 import { isObject, type Json, RawJson, type Reply } from "./json.ts";
 import { type Field, show } from "./mapping.ts";
-import { bind, type Compilation } from "./query.ts";
+import { bind, type Compilation } from "./query/compilation.ts";
 import type { Index } from "./store.ts";
 import { valueColumn } from "./store.ts";
 import { toValue, type Value } from "./values.ts";

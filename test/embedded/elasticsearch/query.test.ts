@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bulk } from "../../../src/embedded/elasticsearch/bulk.ts";
 import { createIndex } from "../../../src/embedded/elasticsearch/indices.ts";
-import { compile, startCompilation } from "../../../src/embedded/elasticsearch/query.ts";
+import { startCompilation } from "../../../src/embedded/elasticsearch/query/compilation.ts";
+import { compile } from "../../../src/embedded/elasticsearch/query/compile.ts";
 import { openStore } from "../../../src/embedded/elasticsearch/store.ts";
 
 test("a search of several fields joins each row to one table, whatever their number", () => {
