@@ -1,7 +1,7 @@
 import { type Cause, illegalArgument, invalidRequest, malformedJson, Refusal, unsupported } from "./errors.ts";
-import { writeIndex } from "./indices.ts";
 import { isObject, type Json, parseJson, type Reply, stringify } from "./json.ts";
 import { show } from "./mapping.ts";
+import { writeIndex } from "./names.ts";
 import { blockOf } from "./settings.ts";
 import { countWords, type Index, type Store, saveIndex } from "./store.ts";
 import { type VersionType, type Write, write } from "./write.ts";

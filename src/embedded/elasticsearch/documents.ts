@@ -1,7 +1,7 @@
 import { illegalArgument, invalidRequest, Refusal } from "./errors.ts";
-import { resolveOne } from "./indices.ts";
 import { isObject, type Json, type JsonObject, type Reply } from "./json.ts";
 import { show } from "./mapping.ts";
+import { resolveOne } from "./names.ts";
 import { blockOf } from "./settings.ts";
 import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";
 import { type Index, type Store, statementsOf } from "./store.ts";

@@ -1,21 +1,13 @@
+import { getAliases, updateAliases } from "./aliases.ts";
 import { analyze } from "./analyze.ts";
+import { optionalObject, requiredObject } from "./body.ts";
 import { bulk } from "./bulk.ts";
 import { getDocument, getDocuments, getSource } from "./documents.ts";
-import { illegalArgument, invalidRequest, malformedJson, Refusal } from "./errors.ts";
-import {
-  clusterHealth,
-  createIndex,
-  deleteIndices,
-  describe,
-  getAliases,
-  putMapping,
-  putSettings,
-  resolve,
-  resolveOne,
-  updateAliases,
-} from "./indices.ts";
-import { isObject, type Json, type JsonObject, parseJson, RawJson, type Reply } from "./json.ts";
+import { illegalArgument, invalidRequest } from "./errors.ts";
+import { clusterHealth, createIndex, deleteIndices, describe, putMapping, putSettings } from "./indices.ts";
+import { isObject, type Json, type JsonObject, RawJson, type Reply } from "./json.ts";
 import { show } from "./mapping.ts";
+import { resolve, resolveOne } from "./names.ts";
 import { count, parseSearch, search } from "./search.ts";
 import { blockOf, parseTime } from "./settings.ts";
 import { checkPointId, type PointsInTime, type Snapshot } from "./snapshot.ts";
@@ -310,21 +302,4 @@ function shards(total: number): Reply {
 
 function ok(body: Reply): Answer {
   return { status: 200, body };
-}
-
-function requiredObject(body: string): JsonObject {
-  if (body.trim() === "") throw new Refusal(400, "parse_exception", "request body is required");
-  return optionalObject(body);
-}
-
-function optionalObject(body: string): JsonObject {
-  if (body.trim() === "") return {};
-  let parsed: Json;
-  try {
-    parsed = parseJson(body);
-  } catch (fault) {
-    throw malformedJson(fault);
-  }
-  if (isObject(parsed)) return parsed;
-  throw new Refusal(400, "parse_exception", "Failed to parse content to map");
 }

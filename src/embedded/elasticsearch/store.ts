@@ -157,6 +157,33 @@ export function saveIndex(db: Database, index: Index): void {
   );
 }
 
+/** Applies `edit` to each index and writes it, in one transaction. Memory is put back when that fails. */
+export function changeIndices(
+  store: Store,
+  indices: readonly Index[],
+  edit: (index: Index) => void,
+  also: () => void = () => {},
+): void {
+  const before = indices.map(({ settings, mapping, aliases, words }) => ({
+    settings,
+    mapping,
+    aliases,
+    words: new Map(words),
+  }));
+  try {
+    store.db.transaction(() => {
+      for (const index of indices) {
+        edit(index);
+        saveIndex(store.db, index);
+      }
+      also();
+    })();
+  } catch (cause) {
+    for (const [i, index] of indices.entries()) Object.assign(index, before[i]);
+    throw cause;
+  }
+}
+
 export function dropIndex(db: Database, index: Index): void {
   forgetStatements(index);
   for (const field of textFields(index.mapping)) {
