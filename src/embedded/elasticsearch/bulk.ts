@@ -3,7 +3,8 @@ import { isObject, type Json, parseJson, type Reply, stringify } from "./json.ts
 import { show } from "./mapping.ts";
 import { writeIndex } from "./names.ts";
 import { blockOf } from "./settings.ts";
-import { countWords, type Index, type Store, saveIndex } from "./store.ts";
+import { type Index, type Store, saveIndex } from "./store.ts";
+import { countWords } from "./tables.ts";
 import { type VersionType, type Write, write } from "./write.ts";
 
 interface Action extends Write {

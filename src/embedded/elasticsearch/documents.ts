@@ -4,7 +4,8 @@ import { show } from "./mapping.ts";
 import { resolveOne } from "./names.ts";
 import { blockOf } from "./settings.ts";
 import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";
-import { type Index, type Store, statementsOf } from "./store.ts";
+import { statementsOf } from "./statements.ts";
+import type { Index, Store } from "./store.ts";
 
 /** GET /{index}/_doc/{id} */
 export function getDocument(

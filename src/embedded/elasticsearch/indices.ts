@@ -5,7 +5,9 @@ import { isObject, type JsonObject, type Reply } from "./json.ts";
 import { emptyMapping, mergeMapping, showMapping } from "./mapping.ts";
 import { checkIndexName, indicesOf, resolve } from "./names.ts";
 import { blockOf, checkDynamic, checkSettings, flattenSettings } from "./settings.ts";
-import { addField, changeIndices, dropIndex, forgetStatements, type Index, insertIndex, type Store } from "./store.ts";
+import { forgetStatements } from "./statements.ts";
+import { changeIndices, dropIndex, type Index, insertIndex, type Store } from "./store.ts";
+import { addField } from "./tables.ts";
 
 const acknowledged = { acknowledged: true };
 

@@ -3,7 +3,7 @@ import { isObject, type Json, RawJson, type Reply } from "./json.ts";
 import { type Field, show } from "./mapping.ts";
 import { bind, type Compilation } from "./query/compilation.ts";
 import type { Index } from "./store.ts";
-import { valueColumn } from "./store.ts";
+import { valueColumn } from "./tables.ts";
 import { toValue, type Value } from "./values.ts";
 
 /** One key of a sort: an SQL expression over a row, and how its values are shown and read back. */

@@ -1,9 +1,11 @@
-import { Database, type SQLQueryBindings, type Statement } from "bun:sqlite";
+import { Database, type SQLQueryBindings } from "bun:sqlite";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { isObject, parseJson, stringify } from "./json.ts";
-import { emptyMapping, type Field, type Mapping, mergeMapping } from "./mapping.ts";
+import { emptyMapping, type Mapping, mergeMapping } from "./mapping.ts";
 import type { Settings } from "./settings.ts";
+import { forgetStatements, type Statements } from "./statements.ts";
+import { addField, countsTable, countWords, termsTable, textFields, textTable } from "./tables.ts";
 
 /** The engine's state: one SQLite file, and what of it is small enough to be kept in memory too. */
 export interface Store {
@@ -29,20 +31,6 @@ export interface Index {
   /** By text field: how many documents have words in it, and how many words these are. BM25 needs both. */
   words: Map<string, { documents: number; words: number }>;
   statements: Statements | undefined;
-}
-
-export interface Statements {
-  readonly find: Statement<Record<string, bigint | null>, SQLQueryBindings[]>;
-  readonly findTombstone: Statement<{ version: bigint; deleted_at: bigint }, SQLQueryBindings[]>;
-  readonly insert: Statement;
-  readonly insertSource: Statement;
-  readonly remove: Statement;
-  readonly removeSource: Statement;
-  readonly bury: Statement;
-  readonly exhume: Statement;
-  readonly source: Statement<{ version: bigint; seq: bigint; source: string }, SQLQueryBindings[]>;
-  readonly insertText: ReadonlyMap<string, Statement>;
-  readonly removeText: ReadonlyMap<string, Statement>;
 }
 
 const schemaVersion = 1;
@@ -193,99 +181,6 @@ export function dropIndex(db: Database, index: Index): void {
   }
   for (const table of ["docs", "sources", "tombstones"]) db.run(`drop table ${table}_${index.number}`);
   db.query("delete from indices where number = ?").run(index.number);
-}
-
-/** Makes room for a field: its column, or for words an FTS5 table and the two views into its postings. */
-export function addField(db: Database, index: Index, field: Field): void {
-  if (!field.indexed && field.type === "text") return;
-  if (field.type !== "text") {
-    db.run(`alter table docs_${index.number} add column ${valueColumn(field)}`);
-    return;
-  }
-  db.run(`alter table docs_${index.number} add column ${wordsColumn(field)} integer`);
-  db.run(`alter table docs_${index.number} add column ${lengthColumn(field)} integer`);
-  const table = textTable(index, field);
-  // The analyzer has made the words; FTS5 has only to part them at spaces, so every other ASCII sign belongs to a word.
-  db.run(`create virtual table ${table} using fts5(
-    words, content = '', contentless_delete = 1, tokenize = "ascii tokenchars '!""#$%&''()*+,-./:;<=>?@[\\]^_\`{|}~'")`);
-  db.run(`create virtual table ${termsTable(index, field)} using fts5vocab(${table}, instance)`);
-  db.run(`create virtual table ${countsTable(index, field)} using fts5vocab(${table}, row)`);
-}
-
-export const valueColumn = (field: Field) => `v${field.ordinal}`;
-/** How many words the field has in this document. */
-export const wordsColumn = (field: Field) => `w${field.ordinal}`;
-/** The same as Lucene keeps it for scoring: one byte, so rounded down above 40 words. */
-export const lengthColumn = (field: Field) => `l${field.ordinal}`;
-const textTable = (index: Index, field: Field) => `text_${index.number}_${field.ordinal}`;
-export const termsTable = (index: Index, field: Field) => `terms_${index.number}_${field.ordinal}`;
-export const countsTable = (index: Index, field: Field) => `counts_${index.number}_${field.ordinal}`;
-
-export function textFields(mapping: Mapping): Field[] {
-  return [...mapping.fields.values()].filter((field) => field.type === "text" && field.indexed);
-}
-
-export function valueFields(mapping: Mapping): Field[] {
-  return [...mapping.fields.values()].filter((field) => field.type !== "text");
-}
-
-export function countWords(db: Database, index: Index): Index["words"] {
-  const counted: Index["words"] = new Map();
-  for (const field of textFields(index.mapping)) {
-    const words = wordsColumn(field);
-    const row = db
-      .query<{ documents: bigint; words: bigint }, []>(
-        `select count(*) as documents, coalesce(sum(${words}), 0) as words from docs_${index.number} where ${words} > 0`,
-      )
-      .get();
-    counted.set(field.name, { documents: Number(row?.documents ?? 0), words: Number(row?.words ?? 0) });
-  }
-  return counted;
-}
-
-/** The index's prepared statements; made anew after its mapping has changed. */
-export function statementsOf(db: Database, index: Index): Statements {
-  index.statements ??= prepare(db, index);
-  return index.statements;
-}
-
-export function forgetStatements(index: Index): void {
-  const { statements } = index;
-  if (statements === undefined) return;
-  const { insertText, removeText, ...single } = statements;
-  for (const statement of [...Object.values(single), ...insertText.values(), ...removeText.values()])
-    statement.finalize();
-  index.statements = undefined;
-}
-
-function prepare(db: Database, index: Index): Statements {
-  const { number, mapping } = index;
-  const texts = textFields(mapping);
-  const columns = [
-    ...valueFields(mapping).map(valueColumn),
-    ...texts.flatMap((field) => [wordsColumn(field), lengthColumn(field)]),
-  ];
-  const marks = ["?", "?", "?", ...columns.map(() => "?")].join(", ");
-  const wordColumns = texts.map((field) => `, ${wordsColumn(field)}`).join("");
-  return {
-    find: db.prepare(`select seq, version${wordColumns} from docs_${number} where id = ?`),
-    findTombstone: db.prepare(`select version, deleted_at from tombstones_${number} where id = ?`),
-    insert: db.prepare(
-      `insert into docs_${number} (${["seq", "id", "version", ...columns].join(", ")}) values (${marks})`,
-    ),
-    insertSource: db.prepare(`insert into sources_${number} (seq, source) values (?, ?)`),
-    remove: db.prepare(`delete from docs_${number} where seq = ?`),
-    removeSource: db.prepare(`delete from sources_${number} where seq = ?`),
-    bury: db.prepare(`insert or replace into tombstones_${number} (id, version, deleted_at) values (?, ?, ?)`),
-    exhume: db.prepare(`delete from tombstones_${number} where id = ?`),
-    source: db.prepare(
-      `select d.version, d.seq, s.source from docs_${number} d join sources_${number} s on s.seq = d.seq where d.id = ?`,
-    ),
-    insertText: new Map(
-      texts.map((f) => [f.name, db.prepare(`insert into ${textTable(index, f)} (rowid, words) values (?, ?)`)]),
-    ),
-    removeText: new Map(texts.map((f) => [f.name, db.prepare(`delete from ${textTable(index, f)} where rowid = ?`)])),
-  };
 }
 
 /** Fields as pairs in the order of their ordinals, which an object with names like "1" would not keep. */

@@ -2,7 +2,9 @@ import type { Database } from "bun:sqlite";
 import { parseDocument } from "./document.ts";
 import { Refusal } from "./errors.ts";
 import { gcDeletesMs } from "./settings.ts";
-import { type Index, statementsOf, textFields, valueFields, wordsColumn } from "./store.ts";
+import { statementsOf } from "./statements.ts";
+import type { Index } from "./store.ts";
+import { textFields, valueFields, wordsColumn } from "./tables.ts";
 
 export type VersionType = "internal" | "external" | "external_gte";
 

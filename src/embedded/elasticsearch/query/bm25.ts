@@ -1,6 +1,6 @@
 import type { SQLQueryBindings } from "bun:sqlite";
 import type { Field } from "../mapping.ts";
-import { countsTable, lengthColumn, termsTable, valueColumn } from "../store.ts";
+import { countsTable, lengthColumn, termsTable, valueColumn } from "../tables.ts";
 import { bind, type Compilation, type Compiled, join, nothing, real } from "./compilation.ts";
 
 const k1 = 1.2;

@@ -8,7 +8,7 @@ import {
 } from "../errors.ts";
 import { isObject, type Json, type JsonObject } from "../json.ts";
 import { type Field, show } from "../mapping.ts";
-import { valueColumn, wordsColumn } from "../store.ts";
+import { valueColumn, wordsColumn } from "../tables.ts";
 import { BadValue, dateBound, toValue, type Value } from "../values.ts";
 import { keywordScore, words } from "./bm25.ts";
 import { onlyField, refuseRest, toBoost } from "./clause.ts";
