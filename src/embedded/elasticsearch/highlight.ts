@@ -1,8 +1,9 @@
-import { sentenceBreaks, wordBreaks } from "./analysis/breaks.ts";
+import { following, wordBreaks } from "./analysis/breaks.ts";
 import { analyzers } from "./analysis/cjk.ts";
 import { parsingException, Refusal, unsupported } from "./errors.ts";
 import { isObject, type Json, type JsonObject } from "./json.ts";
 import { type Mapping, show } from "./mapping.ts";
+import { type Match, type Passage, passagesOf, scoreOf } from "./passage.ts";
 import type { Wanted } from "./query/compilation.ts";
 
 export interface Highlight {
@@ -113,29 +114,16 @@ function foundWords(wanted: readonly Wanted[], field: string, tokens: readonly M
   return found;
 }
 
-interface Match {
-  readonly token: string;
-  readonly start: number;
-  readonly end: number;
-}
-
-interface Passage {
-  readonly text: string;
-  readonly start: number;
-  readonly end: number;
-  readonly at: number;
-  readonly matches: Match[];
-}
-
 /** Lucene's UnifiedHighlighter with Elasticsearch's bounded sentences: passages around the words found, the best of them. */
 function snippetsOf(values: readonly string[], matchesOf: readonly Match[][], options: Options): string[] {
   const passages: Passage[] = [];
   const frequencies = new Map<string, number>();
+  const size = options.fragments === 0 ? null : options.fragmentSize;
   let offset = 0;
   for (const [i, text] of values.entries()) {
     const matches = matchesOf[i] ?? [];
     for (const { token } of matches) frequencies.set(token, (frequencies.get(token) ?? 0) + 1);
-    passages.push(...cut(text, matches, offset, options));
+    passages.push(...passagesOf(text, matches, offset, size));
     offset += text.length + 1;
   }
   if (passages.length === 0) return lead(values, options);
@@ -152,78 +140,6 @@ function lead(values: readonly string[], { noMatchSize, html }: Options): string
   if (noMatchSize <= 0 || text === undefined) return [];
   const end = noMatchSize < text.length ? following(wordBreaks(text), noMatchSize) : text.length;
   return [trim(encode(text.slice(0, end < 0 ? text.length : end), html))];
-}
-
-function cut(text: string, matches: readonly Match[], offset: number, options: Options): Passage[] {
-  const passages: Passage[] = [];
-  const window =
-    options.fragments === 0 ? () => ({ start: 0, end: text.length }) : boundedSentences(text, options.fragmentSize);
-  let current: Passage | undefined;
-  for (const match of matches) {
-    if (current === undefined || match.start >= current.end) {
-      const { start, end } = window(match.start);
-      current = { text, start, end: Math.min(end, text.length), at: offset + start, matches: [] };
-      passages.push(current);
-    }
-    current.matches.push(match);
-  }
-  return passages;
-}
-
-/**
- * The passage around an offset, offsets rising: whole sentences up to `size`, and a longer sentence cut at words.
- * The steps are those of Elasticsearch's BoundedBreakIteratorScanner.
- */
-function boundedSentences(text: string, size: number): (offset: number) => { start: number; end: number } {
-  const sentences = sentenceBreaks(text);
-  if (size === 0) {
-    return (offset) => ({ start: Math.max(0, preceding(sentences, offset + 1)), end: following(sentences, offset) });
-  }
-  let words: number[] | undefined;
-  let windowStart = -1;
-  let windowEnd = -1;
-  let start = -1;
-  let end = 0;
-  return (matchStart) => {
-    const offset = matchStart + 1;
-    if (offset > windowStart && offset < windowEnd) {
-      start = end;
-      end = windowEnd;
-    } else {
-      start = Math.max(preceding(sentences, offset), 0);
-      const target = offset + Math.max(0, size - (offset - start));
-      end = target + 1 > text.length ? text.length : preceding(sentences, target + 1);
-      if (start === end) end = target >= text.length ? text.length : following(sentences, target);
-      windowStart = start;
-      windowEnd = end;
-    }
-    if (end - start > size) {
-      words ??= wordBreaks(text);
-      if (offset - size > start) start = Math.max(start, preceding(words, offset - size));
-      const remaining = Math.max(0, size - (offset - start));
-      if (offset + remaining < windowEnd) end = Math.min(windowEnd, following(words, offset + remaining));
-    }
-    return { start, end };
-  };
-}
-
-const pivot = 87;
-
-/** Lucene's PassageScorer: BM25 with the passage as document, and a small advantage for what stands early. */
-function scoreOf(
-  { start, end, at, matches }: Passage,
-  length: number,
-  frequencies: ReadonlyMap<string, number>,
-): number {
-  const inside = new Map<string, number>();
-  for (const { token } of matches) inside.set(token, (inside.get(token) ?? 0) + 1);
-  const norm = 1.2 * (0.25 + 0.75 * ((end - start) / pivot));
-  let score = 0;
-  for (const [token, count] of inside) {
-    const weight = 2.2 * Math.log(1 + (1 + length / pivot + 0.5) / ((frequencies.get(token) ?? 0) + 0.5));
-    score += weight * (count / (count + norm));
-  }
-  return score * (1 + 1 / Math.log(pivot + at));
 }
 
 /** The passage's text with every run of overlapping matches in tags. */
@@ -262,28 +178,4 @@ function encode(text: string, html: boolean): string {
 /** Java's trim: everything up to the space goes, no other kind of space does. */
 function trim(text: string): string {
   return text.replace(/^[^!-\u{10ffff}]+|[^!-\u{10ffff}]+$/gu, "");
-}
-
-/** The last break before an offset; -1 when there is none. */
-function preceding(breaks: readonly number[], offset: number): number {
-  let low = 0;
-  let high = breaks.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((breaks[middle] ?? 0) < offset) low = middle + 1;
-    else high = middle;
-  }
-  return breaks[low - 1] ?? -1;
-}
-
-/** The first break after an offset; -1 when there is none. */
-function following(breaks: readonly number[], offset: number): number {
-  let low = 0;
-  let high = breaks.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((breaks[middle] ?? 0) <= offset) low = middle + 1;
-    else high = middle;
-  }
-  return breaks[low] ?? -1;
 }

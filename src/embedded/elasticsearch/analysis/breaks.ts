@@ -24,3 +24,27 @@ function breaksOf(segmenter: Intl.Segmenter, text: string): number[] {
   breaks.push(text.length);
   return breaks;
 }
+
+/** The last break before an offset; -1 when there is none. */
+export function preceding(breaks: readonly number[], offset: number): number {
+  let low = 0;
+  let high = breaks.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((breaks[middle] ?? 0) < offset) low = middle + 1;
+    else high = middle;
+  }
+  return breaks[low - 1] ?? -1;
+}
+
+/** The first break after an offset; -1 when there is none. */
+export function following(breaks: readonly number[], offset: number): number {
+  let low = 0;
+  let high = breaks.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((breaks[middle] ?? 0) <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return breaks[low] ?? -1;
+}
