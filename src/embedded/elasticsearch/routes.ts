@@ -8,7 +8,8 @@ import { clusterHealth, createIndex, deleteIndices, describe, putMapping, putSet
 import { isObject, type Json, type JsonObject, RawJson, type Reply } from "./json.ts";
 import { show } from "./mapping.ts";
 import { resolve, resolveOne } from "./names.ts";
-import { count, parseSearch, search } from "./search.ts";
+import { count, search } from "./search.ts";
+import { parseSearch } from "./search-request.ts";
 import { blockOf, parseTime } from "./settings.ts";
 import { checkPointId, type PointsInTime, type Snapshot } from "./snapshot.ts";
 import { readSourceFilter, type SourceFilter } from "./source.ts";

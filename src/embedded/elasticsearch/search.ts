@@ -1,85 +1,14 @@
 import type { SQLQueryBindings } from "bun:sqlite";
-import { illegalArgument, invalidRequest, parsingException, shardFailure, unsupported } from "./errors.ts";
-import { type Highlight, highlight, parseHighlight } from "./highlight.ts";
-import { isObject, type Json, type JsonObject, parseJson, type Reply } from "./json.ts";
-import { show } from "./mapping.ts";
+import { parsingException, shardFailure } from "./errors.ts";
+import { highlight } from "./highlight.ts";
+import { isObject, type JsonObject, parseJson, type Reply } from "./json.ts";
 import { bind, type Compilation, type Compiled, startCompilation } from "./query/compilation.ts";
 import { compile } from "./query/compile.ts";
+import type { SearchRequest } from "./search-request.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { after, byScore, byWriting, orderBy, parseSort, type SortKey, showFloat } from "./sort.ts";
-import { readSourceFilter, type SourceFilter, showSource } from "./source.ts";
+import { showSource } from "./source.ts";
 import type { Value } from "./values.ts";
-
-interface SearchRequest {
-  readonly query: Json;
-  readonly from: number;
-  readonly size: number;
-  readonly sort: Json | undefined;
-  readonly searchAfter: Json | undefined;
-  /** How many hits are counted exactly; -1 for none at all. */
-  readonly countUpTo: number;
-  readonly source: SourceFilter;
-  readonly version: boolean;
-  readonly seqNo: boolean;
-  readonly trackScores: boolean;
-  readonly highlight: Highlight | undefined;
-}
-
-/** Known to Elasticsearch, not to this engine. */
-const foreign = new Set(
-  `aggregations aggs collapse docvalue_fields explain ext fields indices_boost knn min_score
-  post_filter profile rank rescore retriever runtime_mappings script_fields slice stats stored_fields
-  suggest terminate_after`.split(/\s+/),
-);
-
-/** Reads the body of a search, `pit` apart. Throws what Elasticsearch answers to a wrong one. */
-export function parseSearch(body: JsonObject): SearchRequest {
-  const {
-    query,
-    from,
-    size,
-    sort,
-    search_after,
-    track_total_hits,
-    _source,
-    version,
-    seq_no_primary_term,
-    track_scores,
-  } = body;
-  const { highlight, pit: _pit, timeout: _timeout, ...rest } = body;
-  for (const [key, value] of Object.entries(rest)) {
-    if (foreign.has(key)) throw unsupported(`the search option [${key}]`);
-    if (!known.has(key)) throw parsingException(`Unknown key for a ${tokenName(value)} in [${key}].`);
-  }
-  const request: SearchRequest = {
-    query: query ?? { match_all: {} },
-    from: wholeNumber("from", from, 0),
-    size: wholeNumber("size", size, 10),
-    sort,
-    searchAfter: search_after,
-    countUpTo:
-      track_total_hits === true
-        ? Number.POSITIVE_INFINITY
-        : track_total_hits === false
-          ? -1
-          : Number(track_total_hits ?? 10_000),
-    source: readSourceFilter(_source),
-    version: version === true,
-    seqNo: seq_no_primary_term === true,
-    trackScores: track_scores === true,
-    highlight: highlight === undefined ? undefined : parseHighlight(highlight),
-  };
-  if (request.from < 0) throw illegalArgument(`[from] parameter cannot be negative but was [${request.from}]`);
-  if (request.size < 0) throw illegalArgument(`[size] parameter cannot be negative, found [${request.size}]`);
-  if (search_after !== undefined && request.from > 0) {
-    throw invalidRequest("[from] parameter must be set to 0 when [search_after] is used");
-  }
-  return request;
-}
-
-const known = new Set(
-  "query from size sort search_after track_total_hits _source version seq_no_primary_term track_scores".split(" "),
-);
 
 /** Runs a search on a snapshot. `pitId` stands in the reply, and adds the order of writing as the last sort key. */
 export function search(snapshot: Snapshot, request: SearchRequest, pitId: string | undefined): Reply {
@@ -235,19 +164,4 @@ function checkWindow({ index }: Snapshot, reach: number): void {
     type: "illegal_argument_exception",
     reason: `Result window is too large, from + size must be less than or equal to: [${most}] but was [${reach}]. See the scroll api for a more efficient way to request large data sets. This limit can be set by changing the [index.max_result_window] index level setting.`,
   });
-}
-
-function wholeNumber(name: string, value: Json | undefined, otherwise: number): number {
-  const number = Number(value ?? otherwise);
-  if (!Number.isInteger(number))
-    throw illegalArgument(`Failed to parse int parameter [${name}] with value [${show(value ?? null)}]`);
-  return number;
-}
-
-function tokenName(value: Json): string {
-  if (Array.isArray(value)) return "START_ARRAY";
-  if (isObject(value)) return "START_OBJECT";
-  if (typeof value === "string") return "VALUE_STRING";
-  if (typeof value === "boolean") return "VALUE_BOOLEAN";
-  return value === null ? "VALUE_NULL" : "VALUE_NUMBER";
 }
