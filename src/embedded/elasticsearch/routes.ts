@@ -2,35 +2,16 @@ import { getAliases, updateAliases } from "./aliases.ts";
 import { analyze } from "./analyze.ts";
 import { optionalObject, requiredObject } from "./body.ts";
 import { bulk } from "./bulk.ts";
+import { type Answer, type Call, ok, sourceFilter } from "./call.ts";
 import { getDocument, getDocuments, getSource } from "./documents.ts";
-import { illegalArgument, invalidRequest } from "./errors.ts";
+import { illegalArgument } from "./errors.ts";
 import { clusterHealth, createIndex, deleteIndices, describe, putMapping, putSettings } from "./indices.ts";
-import { isObject, type Json, type JsonObject, RawJson, type Reply } from "./json.ts";
-import { show } from "./mapping.ts";
+import { RawJson, type Reply } from "./json.ts";
 import { resolve, resolveOne } from "./names.ts";
-import { count, search } from "./search.ts";
-import { parseSearch } from "./search-request.ts";
-import { blockOf, parseTime } from "./settings.ts";
-import { checkPointId, type PointsInTime, type Snapshot } from "./snapshot.ts";
-import { readSourceFilter, type SourceFilter } from "./source.ts";
-import type { Index, Store } from "./store.ts";
+import { closePoint, openPoint, runCount, runSearch } from "./search-calls.ts";
 
 /** The Elasticsearch version whose API this engine speaks. */
 const version = "9.2.2";
-
-export interface Call {
-  readonly store: Store;
-  readonly points: PointsInTime;
-  /** The named parts of the path. */
-  readonly path: { readonly [part: string]: string };
-  readonly query: ReadonlyMap<string, string>;
-  readonly body: string;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly body: Reply;
-}
 
 export interface Route {
   readonly methods: readonly string[];
@@ -206,39 +187,6 @@ function runBulk({ store, path, query, body }: Call): Answer {
   return ok(new RawJson(text));
 }
 
-function runSearch({ store, points, path, query, body }: Call): Answer {
-  const given = optionalObject(body);
-  const asked: JsonObject = { ...given };
-  for (const name of ["from", "size"]) {
-    const value = query.get(name);
-    if (value !== undefined) asked[name] = value;
-  }
-  for (const name of ["version", "track_total_hits"]) {
-    const value = query.get(name);
-    if (value !== undefined) asked[name] = parameterValue(value);
-  }
-  const filter = sourceFilter(query);
-  const request = parseSearch(asked);
-  const chosen = filter === true ? request : { ...request, source: filter };
-  const { pit } = given;
-  if (pit === undefined) return ok(search(present(store, readable(store, path["index"] ?? "_all")), chosen, undefined));
-  if (path["index"] !== undefined) {
-    throw invalidRequest("[indices] cannot be used with point in time. Do not specify any index with point in time.");
-  }
-  const { id, keep_alive } = isObject(pit) ? pit : {};
-  if (typeof id !== "string") throw illegalArgument("point int time id is not provided");
-  checkPointId(id);
-  const keepAliveMs = keep_alive === undefined ? undefined : parseTime("keep_alive", show(keep_alive));
-  const snapshot = points.get(id, keepAliveMs);
-  const block = blockOf(store.indices.get(snapshot.index.name) ?? snapshot.index, "read");
-  if (block !== undefined) throw block;
-  return ok(search(snapshot, chosen, id));
-}
-
-function runCount({ store, path, body }: Call): Answer {
-  return ok(count(present(store, readable(store, path["index"] ?? "")), optionalObject(body)));
-}
-
 function runMget({ store, path, query, body }: Call): Answer {
   return ok(getDocuments(store, path["index"], requiredObject(body), sourceFilter(query)));
 }
@@ -252,55 +200,6 @@ function runAliases({ store, path }: Call): Answer {
   return getAliases(store, path["index"], path["name"]);
 }
 
-function openPoint({ store, points, path, query, body }: Call): Answer {
-  const keepAlive = query.get("keep_alive");
-  if (keepAlive === undefined) throw invalidRequest("[keep_alive] is not specified");
-  const [other] = Object.keys(optionalObject(body));
-  if (other !== undefined) throw illegalArgument(`[open_point_in_time] unknown field [${other}]`);
-  const index = readable(store, path["index"] ?? "");
-  const id = points.open(index, parseTime("keep_alive", keepAlive));
-  return ok({ id, _shards: { total: 1, successful: 1, skipped: 0, failed: 0 } });
-}
-
-function closePoint({ points, body }: Call): Answer {
-  const { id } = requiredObject(body);
-  const ids = (Array.isArray(id) ? id : [id]).filter((item) => typeof item === "string");
-  if (ids.length === 0) throw illegalArgument("Required [id]");
-  for (const one of ids) checkPointId(one);
-  const freed = points.close(ids);
-  return { status: freed > 0 ? 200 : 404, body: { succeeded: freed > 0, num_freed: freed } };
-}
-
-function readable(store: Store, name: string): Index {
-  const index = resolveOne(store, name);
-  const block = blockOf(index, "read");
-  if (block !== undefined) throw block;
-  return index;
-}
-
-function present({ db }: Store, index: Index): Snapshot {
-  return { db, index, words: index.words };
-}
-
-function sourceFilter(query: ReadonlyMap<string, string>): SourceFilter {
-  const whole = query.get("_source");
-  const names = (text: string | undefined): Json => text?.split(",") ?? [];
-  if (whole === "true" || whole === "false") return whole === "true";
-  const includes = query.get("_source_includes") ?? whole;
-  const excludes = query.get("_source_excludes");
-  if (includes === undefined && excludes === undefined) return true;
-  return readSourceFilter({ includes: names(includes), excludes: names(excludes) });
-}
-
-function parameterValue(text: string): Json {
-  if (text === "true" || text === "false" || text === "") return text !== "false";
-  return Number(text);
-}
-
 function shards(total: number): Reply {
   return { _shards: { total, successful: total, failed: 0 } };
-}
-
-function ok(body: Reply): Answer {
-  return { status: 200, body };
 }

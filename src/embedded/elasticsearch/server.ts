@@ -1,7 +1,8 @@
 import { gunzipSync } from "node:zlib";
+import type { Answer } from "./call.ts";
 import { errorBody, Refusal } from "./errors.ts";
 import { type Reply, stringify } from "./json.ts";
-import { type Answer, type Route, routes } from "./routes.ts";
+import { type Route, routes } from "./routes.ts";
 import type { PointsInTime } from "./snapshot.ts";
 import type { Store } from "./store.ts";
 
