@@ -1,0 +1,285 @@
+import { Type } from "@sinclair/typebox";
+import { choice, decimal, flag, formatted, integer, port, secret, text } from "./kinds.ts";
+
+const where = "Environment and storage";
+const api = "API";
+const log = "Logs";
+const trace = "Traces";
+const queue = "Worker: queue";
+const health = "Worker: endpoints and health";
+const search = "Elasticsearch";
+const chronicle = "Chronicle";
+const lab = "Experiments (refused unless WORDLOOM_ENV is dev or test)";
+
+/**
+ * The whole environment, as one schema: parsing, `--help`, docs/configuration.md and the table of defaults come from here.
+ * main reads the environment and hands it on; no other file does. The names and defaults are those of the operator documents.
+ */
+export const schema = Type.Object({
+  WORDLOOM_ENV: text(
+    where,
+    "dev, test, sandbox or prod (also development, testing, production). Must match the database's name and sentinel.",
+    "sandbox",
+  ),
+  DATABASE_URL: Type.Optional(
+    secret(
+      where,
+      "Postgres, as postgresql://user:password@host:5432/database (postgresql+psycopg:// is read too; ?host=/folder for a unix socket; sslmode and sslrootcert as libpq reads them). Unset: the PostgreSQL that the binary brings along.",
+    ),
+  ),
+  DATABASE_POOL_SIZE: integer(
+    where,
+    "Connections at most, per process and purpose (requests, each projection).",
+    1,
+    200,
+    10,
+  ),
+  DATABASE_STATEMENT_TIMEOUT_MS: integer(
+    where,
+    "What one statement may take, lock waits included; a second later the connection is dropped.",
+    100,
+    600_000,
+    5000,
+  ),
+  DATABASE_POOL_TIMEOUT_MS: integer(
+    where,
+    "How long a request or a worker waits for a free connection; then the database counts as unavailable.",
+    10,
+    600_000,
+    5000,
+  ),
+  DATABASE_PREPARE: flag(where, "Prepared statements. Switch off behind a pooler in transaction mode.", true),
+  WORDLOOM_DATA_DIR: Type.Optional(
+    text(
+      where,
+      "Where the embedded Postgres and search engine keep their data. Unset: /var/lib/wordloom for root, else $XDG_DATA_HOME/wordloom or ~/.local/share/wordloom.",
+    ),
+  ),
+
+  ELASTIC_URL: Type.Optional(
+    formatted(
+      search,
+      "Elasticsearch 8 or 9, as http://host:9200 (user:password@ is read). Unset: the embedded engine.",
+      "url",
+    ),
+  ),
+  ELASTIC_API_KEY: Type.Optional(formatted(search, "API key sent to Elasticsearch.", "header")),
+  ELASTIC_INDEX: Type.Optional(
+    text(
+      search,
+      "Alias of the search index. Unset: wordloom-search-index, in test wordloom-test-search-index.",
+      undefined,
+      "^[a-z0-9][a-z0-9._-]{0,200}$",
+    ),
+  ),
+  ELASTIC_REQUEST_TIMEOUT_MS: integer(
+    search,
+    "What one request may take; a bulk request also ends before its lease.",
+    100,
+    300_000,
+    10_000,
+  ),
+  ENABLE_SEARCH_PROJECTION: flag(
+    search,
+    "off: search answers empty pages and asks neither Elasticsearch nor Postgres.",
+    true,
+  ),
+  EMBEDDED_ELASTIC_PORT: port(search, "Port of the embedded engine, on 127.0.0.1.", 19_200),
+
+  EMBEDDED_COLLECTOR_PORT: port(
+    trace,
+    "Port of the embedded trace store for OTLP/HTTP, on 127.0.0.1; 0 takes any free one.",
+    4318,
+  ),
+  EMBEDDED_COLLECTOR_QUERY_PORT: port(
+    trace,
+    "Port of its pages and of Jaeger's query API; 0 takes any free one.",
+    16_686,
+  ),
+  EMBEDDED_COLLECTOR_MAX_SPANS: integer(trace, "Spans that it keeps; the oldest go.", 1, 999_999_999, 200_000),
+
+  API_HOST: text(api, "Address that the API listens on.", "127.0.0.1"),
+  API_PORT: port(api, "Port of the API; 0 takes any free one.", 8000),
+  DEV_USER_ID: text(
+    api,
+    "The user that owns what is written: there is no login yet.",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+  ),
+  API_MAX_BODY_BYTES: integer(api, "A larger request body is refused with 413.", 1024, 104_857_600, 1_048_576),
+
+  CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS: integer(
+    chronicle,
+    "Changes of one block by one actor within this window make one chronicle event; 0 keeps them all.",
+    0,
+    86_400,
+    10,
+  ),
+  CHRONICLE_PROJECTION_VERSION: integer(
+    chronicle,
+    "Written to every entry that this worker projects (OUTBOX_PROJECTION_VERSION is read too).",
+    1,
+    2_147_483_647,
+    1,
+  ),
+
+  LOG_LEVEL: choice(
+    log,
+    "Failures, retries, reclaims and start-up facts are warn or above: no level up to warn hides them.",
+    ["trace", "debug", "info", "warn", "error", "fatal"],
+    "info",
+  ),
+  LOG_JSON: Type.Optional(
+    Type.Boolean({ group: log, description: "JSON lines. Unset: pretty on a terminal, JSON elsewhere." }),
+  ),
+
+  WORDLOOM_TRACING_ENABLED: flag(trace, "Spans are made and exported.", false),
+  OTEL_SDK_DISABLED: flag(trace, "Wins over WORDLOOM_TRACING_ENABLED.", false),
+  OTEL_SERVICE_NAME: Type.Optional(
+    text(trace, "Unset: wordloom-api, wordloom-search-outbox-worker, wordloom-chronicle-outbox-worker."),
+  ),
+  OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(
+    formatted(trace, "Collector, as http://host:4318; /v1/traces is added.", "url"),
+  ),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: Type.Optional(formatted(trace, "Collector with its path, used as it is.", "url")),
+  OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(formatted(trace, "Headers for the collector, as k=v,k=v.", "headers")),
+  OTEL_EXPORTER_OTLP_PROTOCOL: choice(trace, "Encoding over HTTP.", ["http/json", "http/protobuf"], "http/protobuf"),
+  OTEL_TRACES_SAMPLER: choice(
+    trace,
+    "Which traces are kept.",
+    [
+      "always_on",
+      "always_off",
+      "traceidratio",
+      "parentbased_always_on",
+      "parentbased_always_off",
+      "parentbased_traceidratio",
+    ],
+    "parentbased_always_on",
+  ),
+  OTEL_TRACES_SAMPLER_ARG: decimal(trace, "The share kept by the ratio samplers.", 0, 1, 1),
+
+  OUTBOX_WORKER_ID: Type.Optional(
+    text(
+      queue,
+      "Name of this worker on rows, spans and logs. Unset: hostname:pid.",
+      undefined,
+      "^[\\x21-\\x7e]{1,100}$",
+    ),
+  ),
+  OUTBOX_BULK_SIZE: integer(queue, "Events claimed and sent at once (OUTBOX_BATCH_SIZE is read too).", 1, 10_000, 100),
+  OUTBOX_BULK_MAX_BYTES: integer(queue, "A bulk request is cut before it is larger.", 1024, 104_857_600, 5_242_880),
+  OUTBOX_CONCURRENCY: integer(
+    queue,
+    "Batches in flight at once, per projection and process; lowered by itself while the target is overloaded.",
+    1,
+    64,
+    2,
+  ),
+  OUTBOX_POLL_INTERVAL_SECONDS: decimal(
+    queue,
+    "How often an idle worker looks for work that it was not told of.",
+    0.01,
+    3600,
+    1,
+  ),
+  OUTBOX_POLL_INTERVAL_MS: Type.Optional(integer(queue, "The same in milliseconds; wins.", 10, 3_600_000)),
+  OUTBOX_LEASE_SECONDS: decimal(
+    queue,
+    "How long a claimed batch is this worker's before others may take it.",
+    0.1,
+    3600,
+    30,
+  ),
+  OUTBOX_MAX_PROCESSING_SECONDS: Type.Optional(
+    decimal(
+      queue,
+      "The longest that a batch may be worked on, renewals included. Unset: the larger of 300 and 10 leases.",
+      0.1,
+      86_400,
+    ),
+  ),
+  OUTBOX_MAX_ATTEMPTS: integer(
+    queue,
+    "Failures of the event itself before it is failed for good. Outages of the target do not count.",
+    1,
+    1000,
+    10,
+  ),
+  OUTBOX_TERMINAL_ON_TRANSIENT: flag(queue, "Outages of the target count towards OUTBOX_MAX_ATTEMPTS.", false),
+  OUTBOX_BASE_BACKOFF_SECONDS: decimal(queue, "First delay of a retry; doubles with every attempt.", 0.001, 3600, 0.5),
+  OUTBOX_MAX_BACKOFF_SECONDS: decimal(queue, "Longest delay of a retry.", 0.001, 86_400, 30),
+  OUTBOX_RECLAIM_INTERVAL_SECONDS: decimal(
+    queue,
+    "How often lapsed leases are looked for; 0 leaves it to other workers.",
+    0,
+    3600,
+    5,
+  ),
+  OUTBOX_SHUTDOWN_GRACE_SECONDS: decimal(
+    queue,
+    "How long a stopping process finishes what it has in hand.",
+    0,
+    3600,
+    25,
+  ),
+  OUTBOX_DONE_RETENTION_HOURS: decimal(queue, "How long processed events and tombstones are kept.", 0.001, 87_600, 168),
+  OUTBOX_RUN_SECONDS: decimal(queue, "The worker stops by itself after this time; 0 runs on.", 0, 604_800, 0),
+
+  OUTBOX_METRICS_PORT: port(health, "Prometheus metrics of the worker; 0 takes any free port.", 9108),
+  OUTBOX_HTTP_PORT: Type.Optional(
+    port(health, "/livez, /readyz and /healthz of the worker. Unset: OUTBOX_METRICS_PORT + 2."),
+  ),
+  OUTBOX_HEALTH_MAX_SILENCE_SECONDS: decimal(
+    health,
+    "A loop that has not turned for this long is dead.",
+    0.1,
+    3600,
+    10,
+  ),
+  OUTBOX_DB_PING_INTERVAL_SECONDS: decimal(health, "How often Postgres is pinged.", 0.1, 3600, 1),
+  OUTBOX_DB_PING_TIMEOUT_SECONDS: decimal(health, "What a ping may take.", 0.1, 60, 1),
+  OUTBOX_DB_PING_FAILS_BEFORE_DRAINING: integer(
+    health,
+    "Failed pings in a row until the worker stops claiming.",
+    1,
+    1000,
+    3,
+  ),
+  OUTBOX_REQUIRE_ES_READY: flag(health, "/readyz also asks Elasticsearch.", false),
+  OUTBOX_ES_PING_INTERVAL_SECONDS: decimal(health, "How often Elasticsearch is pinged.", 0.1, 3600, 1),
+  OUTBOX_ES_PING_TIMEOUT_SECONDS: decimal(health, "What that ping may take.", 0.1, 60, 1),
+
+  OUTBOX_EXPERIMENT_ES_429_RATIO: decimal(lab, "Share of items answered with an injected 429.", 0, 1, 0),
+  OUTBOX_EXPERIMENT_ES_429_EVERY_N: integer(
+    lab,
+    "Every n-th item is answered with an injected 429; wins over the ratio; 0 is off.",
+    0,
+    1_000_000,
+    0,
+  ),
+  OUTBOX_EXPERIMENT_ES_429_OPS: text(
+    lab,
+    "Which ops are hit: all, or a list of upsert, delete.",
+    "all",
+    "^(all|(upsert|delete)(,(upsert|delete))*)$",
+  ),
+  OUTBOX_EXPERIMENT_ES_429_SEED: integer(lab, "Seed of the ratio's dice.", 0, 2_147_483_647, 1),
+  OUTBOX_EXPERIMENT_ES_BULK_PARTIAL: flag(
+    lab,
+    "The first item of a bulk answer with two or more is rewritten to a failure.",
+    false,
+  ),
+  OUTBOX_EXPERIMENT_ES_BULK_PARTIAL_STATUS: integer(lab, "The status of that failure.", 400, 599, 400),
+  OUTBOX_EXPERIMENT_BREAK_CLAIM: flag(
+    lab,
+    "The claim selects without a lock, waits, then updates: two workers claim the same rows, and the fence sorts it out.",
+    false,
+  ),
+  OUTBOX_EXPERIMENT_BREAK_CLAIM_SLEEP_SECONDS: decimal(lab, "That wait.", 0, 60, 0.2),
+  OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS: decimal(lab, "A wait between claiming a batch and sending it.", 0, 3600, 0),
+  OUTBOX_FAULT_INJECT_KIND: Type.Optional(
+    choice(lab, "The event of OUTBOX_FAULT_INJECT_ENTITY_ID fails in this way.", ["transient", "deterministic"]),
+  ),
+  OUTBOX_FAULT_INJECT_ENTITY_ID: Type.Optional(text(lab, "Which entity that is.")),
+});
