@@ -23,7 +23,7 @@ export function serveOps(options: OpsOptions): OpsServer {
   const metrics = Bun.serve({
     hostname: options.host,
     port: options.metricsPort,
-    // With NODE_ENV=production Bun shares the port with whoever else listens there, and says nothing.
+    // Asked for, so that it hangs on nothing else: where `development` is false Bun shares the port with whoever else listens there, and says nothing.
     reusePort: false,
     routes: {
       "/metrics": async (request: Request) => {

@@ -129,7 +129,7 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
         // The routes count for themselves: Bun would answer 413 without a problem in it.
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
         development: false,
-        // With NODE_ENV=production Bun would share a port that is taken, and say nothing.
+        // Because of `development: false` Bun would share a port that is taken, and say nothing.
         reusePort: false,
       });
       return { url: server.url.origin, port: server.port ?? port };

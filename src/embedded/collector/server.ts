@@ -16,6 +16,8 @@ export function serve(store: Store, hostname: string, port: number): Bun.Server<
   return Bun.serve({
     hostname,
     port,
+    // Asked for, so that it hangs on nothing else: where `development` is false Bun shares the port with whoever else listens there, and says nothing.
+    reusePort: false,
     // An exporter that keeps its connection must not find it closed when it sends the next spans.
     idleTimeout: 0,
     // What is larger than the receiver's own limit is still read, so that it can answer for itself.

@@ -227,6 +227,23 @@ describe("wordloom collector", () => {
     expect(err).toContain("EMBEDDED_COLLECTOR_PORT");
   });
 
+  test("notices a port in use with NODE_ENV=production too", async () => {
+    const at = (port: string) =>
+      startCommand(["collector", "--memory", "--port", port, "--query-port", "0"], { NODE_ENV: "production" });
+    const printed = async ({ stdout }: ReturnType<typeof at>) =>
+      new TextDecoder().decode((await stdout.getReader().read()).value);
+    const first = at("0");
+    const [, port = ""] = /spans to http:\/\/127\.0\.0\.1:(\d+)/.exec(await printed(first)) ?? [];
+    const second = at(port);
+    try {
+      expect(await printed(second)).toBe("");
+      expect(await second.exited).toBe(1);
+      expect(await second.stderr.text()).toContain(`port ${port} or 0 of the trace store is in use`);
+    } finally {
+      for (const child of [first, second]) child.kill("SIGKILL");
+    }
+  });
+
   test("refuses a count that is none", async () => {
     const { code, err } = await wordloom(["collector", "--max-spans", "0"]);
     expect(code).toBe(2);
