@@ -24,7 +24,7 @@ export const schema = Type.Object({
   DATABASE_URL: Type.Optional(
     secret(
       where,
-      "Postgres, as postgresql://user:password@host:5432/database (postgresql+psycopg:// is read too; ?host=/folder for a unix socket; sslmode and sslrootcert as libpq reads them). Unset: the PostgreSQL that the binary brings along.",
+      "Postgres, as postgresql://user:password@host:5432/database (postgresql+psycopg:// is read too; ?host=/folder for a unix socket; sslmode, sslrootcert, sslcert, sslkey and sslcrl as libpq reads them). Unset: the PostgreSQL that the binary brings along.",
     ),
   ),
   DATABASE_POOL_SIZE: integer(

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { createSecureContext } from "node:tls";
 import { CommandError } from "../errors.ts";
 
 /** Where a Postgres server is, read from a connection string. Either `socketPath` or `host` and `port` are used. */
@@ -13,6 +14,10 @@ export type DatabaseAddress = {
   readonly tls: "off" | "unverified" | "ca" | "full";
   /** The certificates to trust, as PEM, in place of those that this build trusts. */
   readonly rootCertificates?: string;
+  /** Who we are for a server that asks for a certificate: the chain and its key, as PEM. */
+  readonly client?: { readonly cert: string; readonly key: string };
+  /** The lists of what the authorities have revoked, each as PEM. */
+  readonly revocations?: readonly string[];
 };
 
 const tlsModes: Record<string, DatabaseAddress["tls"]> = {
@@ -24,30 +29,92 @@ const tlsModes: Record<string, DatabaseAddress["tls"]> = {
   "verify-full": "full",
 };
 
+type Tls = Pick<DatabaseAddress, "tls" | "rootCertificates" | "client" | "revocations">;
+type Bad = (what: string) => CommandError;
+
+const certificate = { header: /-----BEGIN CERTIFICATE-----/, what: "certificate" };
+/** The parameters that name a file, and what must be in it as PEM. */
+const files = {
+  sslrootcert: certificate,
+  sslcert: certificate,
+  sslkey: { header: /-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----/, what: "private key" },
+  sslcrl: { header: /-----BEGIN X509 CRL-----/, what: "revocation list" },
+};
+
+/** What is in the file that a parameter names; undefined where the parameter is absent or empty. */
+function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad): string | undefined {
+  const file = parameters.get(name) ?? "";
+  if (file === "") return undefined;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw bad(`names an ${name} that cannot be read (${codeOf(error)})`);
+  }
+  const { header, what } = files[name];
+  if (!header.test(text)) throw bad(`names an ${name} that holds no ${what} (PEM)`);
+  return text;
+}
+
+function codeOf(error: unknown): string {
+  return String(error instanceof Error && "code" in error ? error.code : "unreadable");
+}
+
 /**
- * sslmode and sslrootcert as libpq reads them (PostgreSQL 18, 34.19.1): a root certificate makes `require` mean verify-ca, and `system` wants verify-full. Without one
- * libpq refuses to verify; here the public authorities are trusted, and then the name is always checked: anybody can have a certificate of theirs.
+ * sslmode, sslrootcert, sslcert, sslkey and sslcrl as libpq reads them (PostgreSQL 18, 34.19): a root certificate makes `require` mean verify-ca, and `system` wants
+ * verify-full. Without one libpq refuses to verify; here the public authorities are trusted, and then the name is always checked: anybody can have a certificate of theirs.
+ * Where libpq would pass over a certificate or a list that the rest of the URL gives no use to, it is refused. Nothing is looked for in ~/.postgresql.
  */
-function readTls(
-  parameters: URLSearchParams,
-  bad: (what: string) => CommandError,
-): Pick<DatabaseAddress, "tls" | "rootCertificates"> {
+function readTls(parameters: URLSearchParams, bad: Bad): Tls {
+  const verified = readVerification(parameters, bad);
+  const client = readClient(parameters, verified.tls, bad);
+  const revocations = readRevocations(parameters, verified, bad);
+  return { ...verified, ...(client ? { client } : {}), ...(revocations ? { revocations } : {}) };
+}
+
+function readVerification(parameters: URLSearchParams, bad: Bad): Pick<Tls, "tls" | "rootCertificates"> {
   const tls = tlsModes[parameters.get("sslmode") ?? "prefer"];
   if (tls === undefined) throw bad(`has an unknown sslmode (known: ${Object.keys(tlsModes).join(", ")})`);
   const file = parameters.get("sslrootcert") ?? "";
   if (file === "system" && tls !== "full") throw bad("has sslrootcert=system, which wants sslmode=verify-full");
-  if (file === "" || file === "system") return { tls: tls === "ca" ? "full" : tls };
-  if (tls === "off") return { tls };
-  let rootCertificates: string;
-  try {
-    rootCertificates = readFileSync(file, "utf8");
-  } catch (error) {
-    const code: unknown = error instanceof Error && "code" in error ? error.code : "unreadable";
-    throw bad(`names an sslrootcert that cannot be read (${String(code)})`);
-  }
-  if (!rootCertificates.includes("-----BEGIN CERTIFICATE-----"))
-    throw bad("names an sslrootcert that holds no certificate (PEM)");
+  if (file === "system" || tls === "off") return { tls };
+  const rootCertificates = readPem(parameters, "sslrootcert", bad);
+  if (rootCertificates === undefined) return { tls: tls === "ca" ? "full" : tls };
   return { tls: tls === "unverified" ? "ca" : tls, rootCertificates };
+}
+
+function readClient(parameters: URLSearchParams, tls: Tls["tls"], bad: Bad): Tls["client"] {
+  const cert = readPem(parameters, "sslcert", bad);
+  const key = readPem(parameters, "sslkey", bad);
+  if (cert === undefined && key === undefined) return undefined;
+  if (key === undefined) throw bad("has sslcert without sslkey");
+  if (cert === undefined) throw bad("has sslkey without sslcert");
+  if (tls === "off") throw bad("has sslcert, which wants sslmode=require, verify-ca or verify-full");
+  try {
+    createSecureContext({ cert, key });
+  } catch (error) {
+    throw bad(
+      `names an sslcert and an sslkey that cannot be used together, or a key with a password (${codeOf(error)})`,
+    );
+  }
+  return { cert, key };
+}
+
+function readRevocations(parameters: URLSearchParams, verified: Tls, bad: Bad): Tls["revocations"] {
+  if ((parameters.get("sslcrldir") ?? "") !== "")
+    throw bad("has sslcrldir, which is not supported: put its lists into one file and name that with sslcrl");
+  const text = readPem(parameters, "sslcrl", bad);
+  if (text === undefined) return undefined;
+  // Of several lists in one text the TLS library takes the first alone.
+  const lists = text.split(/(?=-----BEGIN )/).filter((block) => files.sslcrl.header.test(block));
+  if (verified.rootCertificates === undefined)
+    throw bad("has sslcrl, which wants an sslrootcert, with sslmode=require, verify-ca or verify-full");
+  try {
+    createSecureContext({ crl: lists });
+  } catch (error) {
+    throw bad(`names an sslcrl that cannot be read as revocation lists (${codeOf(error)})`);
+  }
+  return lists;
 }
 
 /**

@@ -188,13 +188,18 @@ export function violatedConstraint(error: unknown): string | undefined {
   return undefined;
 }
 
-/** Whether a code is of a certificate that was not accepted. */
-export const isUntrusted = (code: string): boolean => /CERT|UNABLE_TO_VERIFY/.test(code);
+/** Whether a code is of a certificate that was not accepted: the server's by us, or ours by the server, which then sends an alert. */
+export const isUntrusted = (code: string): boolean => /CERT|CRL|UNABLE_TO_VERIFY|_ALERT_/.test(code);
 
 /** Why a command cannot use its database, in one line without secrets. */
 export function explainDatabaseError(address: DatabaseAddress, error: unknown): string {
   const where = describeAddress(address);
   const code = databaseErrorCode(error) ?? "unknown error";
+  if (code.includes("_ALERT_"))
+    return `${where} broke off the TLS handshake (${code}); correct sslcert and sslkey in DATABASE_URL`;
+  if (code === "CERT_REVOKED") return `${where} shows a certificate that its authority has revoked, as sslcrl says`;
+  if (code.includes("CRL"))
+    return `${where} shows a certificate that the lists of sslcrl do not vouch for (${code}); each authority needs one that is in force`;
   if (isUntrusted(code))
     return `${where} shows a certificate that is not trusted (${code}); name its authority's with sslrootcert in DATABASE_URL, or correct the host`;
   switch (code) {

@@ -151,6 +151,8 @@ async function secure(socket: Socket, address: DatabaseAddress, timeoutMs: numbe
     // A name to be shown to the server is never an address (RFC 6066, 3).
     ...(isIP(address.host) === 0 ? { servername: address.host } : {}),
     ...(address.rootCertificates === undefined ? {} : { ca: address.rootCertificates }),
+    ...address.client,
+    ...(address.revocations === undefined ? {} : { crl: [...address.revocations] }),
     rejectUnauthorized: address.tls !== "unverified",
     ...(address.tls === "ca" ? { checkServerIdentity: () => undefined } : {}),
   });
