@@ -3,8 +3,9 @@
  * where the repository lies beside `shared`, one that is started for the run. The embedded trace store runs the same suite with all other tests.
  */
 import { existsSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
+import { freePort } from "../test/support/cli.ts";
+import { until } from "../test/support/until.ts";
 
 const root = join(import.meta.dir, "..");
 const run = join(root, "../shared/jaeger/run");
@@ -20,7 +21,7 @@ async function runSuite(otlpUrl: string, queryUrl: string): Promise<number> {
 }
 
 async function startJaeger() {
-  const [otlp, query] = [await freePort(), await freePort()];
+  const [otlp, query] = [freePort(), freePort()];
   const child = Bun.spawn([run, "--otlp-port", String(otlp), "--query-port", String(query)], {
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -29,31 +30,22 @@ async function startJaeger() {
     child.kill("SIGTERM");
     await child.exited;
   };
-  const deadline = performance.now() + startDeadlineMs;
-  for (;;) {
-    // It answers OTLP last.
-    const answers = await fetch(`http://127.0.0.1:${otlp}/v1/traces`).then(
+  const otlpUrl = `http://127.0.0.1:${otlp}`;
+  // It answers OTLP last.
+  const answers = () => {
+    if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}`);
+    return fetch(`${otlpUrl}/v1/traces`).then(
       ({ status }) => status === 405,
       () => false,
     );
-    if (answers) return { otlpUrl: `http://127.0.0.1:${otlp}`, queryUrl: `http://127.0.0.1:${query}`, stop };
-    if (child.exitCode !== null || performance.now() > deadline) {
-      await stop();
-      throw new Error(`Jaeger did not start:\n${(await said).slice(-2000)}`);
-    }
-    await Bun.sleep(100);
+  };
+  try {
+    await until(`${otlpUrl} to answer`, answers, startDeadlineMs, 100);
+  } catch (cause) {
+    await stop();
+    throw new Error(`Jaeger did not start:\n${(await said).slice(-2000)}`, { cause });
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
+  return { otlpUrl, queryUrl: `http://127.0.0.1:${query}`, stop };
 }
 
 const say = (line: string) => process.stdout.write(`${line}\n`);

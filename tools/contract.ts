@@ -4,9 +4,10 @@
  * 8.19.9 node are started for the run, on free ports and with data folders of their own.
  */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePort } from "../test/support/cli.ts";
+import { until } from "../test/support/until.ts";
 
 const root = join(import.meta.dir, "..");
 const run = join(root, "../shared/elasticsearch/run");
@@ -18,7 +19,7 @@ interface Node {
 }
 
 async function startNode(version: string): Promise<Node> {
-  const port = await freePort();
+  const port = freePort();
   const data = mkdtempSync(join(tmpdir(), "wordloom-contract-es-"));
   const log = join(data, "node.log");
   const child = Bun.spawn([run, "--version", version, "--port", String(port), "--data", data, "--heap", "512m"], {
@@ -31,31 +32,21 @@ async function startNode(version: string): Promise<Node> {
     rmSync(data, { recursive: true, force: true });
   };
   const url = `http://127.0.0.1:${port}`;
-  const deadline = performance.now() + startDeadlineMs;
-  for (;;) {
-    const answers = await fetch(`${url}/_cluster/health`).then(
+  const answers = () => {
+    if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}`);
+    return fetch(`${url}/_cluster/health`).then(
       ({ ok }) => ok,
       () => false,
     );
-    if (answers) return { url, stop };
-    if (child.exitCode !== null || performance.now() > deadline) {
-      const said = await Bun.file(log).text();
-      await stop();
-      throw new Error(`Elasticsearch ${version} did not start:\n${said.slice(-2_000)}`);
-    }
-    await Bun.sleep(200);
+  };
+  try {
+    await until(`${url} to answer`, answers, startDeadlineMs, 200);
+  } catch (cause) {
+    const said = await Bun.file(log).text();
+    await stop();
+    throw new Error(`Elasticsearch ${version} did not start:\n${said.slice(-2_000)}`, { cause });
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
+  return { url, stop };
 }
 
 async function runSuite(urls: string): Promise<number> {

@@ -4,6 +4,8 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json";
+import { freePort } from "../test/support/cli.ts";
+import { until } from "../test/support/until.ts";
 
 const binary = join(import.meta.dir, "../dist/wordloom");
 let folder = "";
@@ -64,18 +66,9 @@ test("up answers on the port that it is given, ends in order on SIGTERM, and doe
 
 /** Waits until something answers; any status will do. */
 async function answers(url: string, child: Bun.Subprocess): Promise<void> {
-  const deadline = performance.now() + 50_000;
-  while (performance.now() < deadline) {
+  const asked = () => {
     if (child.exitCode !== null) throw new Error(`it ended with exit code ${child.exitCode}`);
-    if (await fetch(url).catch(() => undefined)) return;
-    await Bun.sleep(20);
-  }
-  throw new Error(`nothing answered at ${url}`);
-}
-
-function freePort(): number {
-  const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = server;
-  server.stop(true);
-  return port;
+    return fetch(url).catch(() => undefined);
+  };
+  await until(`an answer at ${url}`, asked, 50_000, 20);
 }
