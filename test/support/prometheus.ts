@@ -1,6 +1,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { freePort } from "./cli.ts";
 import { read } from "./monitoring.ts";
+import { until } from "./until.ts";
 
 const script = join(import.meta.dir, "../../../shared/prometheus/run");
 const onPath = Bun.which("promtool") !== null && Bun.which("prometheus") !== null;
@@ -74,9 +76,7 @@ export async function configurePrometheus(
 
 /** Starts a real Prometheus on a free port, with its data below `folder`, and waits until it is ready. */
 export async function startPrometheus(config: string, folder: string): Promise<Prometheus> {
-  const probe = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const port = String(probe.port);
-  await probe.stop(true);
+  const port = String(freePort());
   const flags = ["--enable-feature=exemplar-storage"];
   const child = Bun.spawn(
     onPath
@@ -94,17 +94,14 @@ export async function startPrometheus(config: string, folder: string): Promise<P
   );
   const base = `http://127.0.0.1:${port}`;
   const said = child.stderr.text();
-  const deadline = performance.now() + 30_000;
-  while (
-    !(await fetch(`${base}/-/ready`).then(
-      (answer) => answer.ok,
-      () => false,
-    ))
-  ) {
+  const ready = async () => {
     if (child.exitCode !== null) throw new Error(`prometheus ended with ${child.exitCode}: ${await said}`);
-    if (performance.now() > deadline) throw new Error("prometheus is not ready after 30 s");
-    await Bun.sleep(50);
-  }
+    return await fetch(`${base}/-/ready`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  };
+  await until("prometheus is ready", ready, 30_000, 50);
   const get = async (path: string): Promise<unknown> => {
     const answer = await fetch(`${base}${path}`);
     const body: unknown = await answer.json();
