@@ -3,6 +3,7 @@ import { sql } from "drizzle-orm";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { settle } from "../../src/outbox/settle.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, applied, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
 
@@ -95,15 +96,11 @@ test("a claim whose atomicity is broken takes what others hold, but never revive
   const chosen = Promise.withResolvers<void>();
   const go = Promise.withResolvers<void>();
   let statements = 0;
-  const gated: typeof db = Object.create(db, {
-    execute: {
-      value: async (query: ReturnType<typeof sql>) => {
-        statements += 1;
-        if (statements === 1) return await db.execute(query).finally(chosen.resolve);
-        await go.promise;
-        return await db.execute(query);
-      },
-    },
+  const gated = intercept(db, async (statement) => {
+    statements += 1;
+    if (statements === 1) return await db.execute(statement).finally(chosen.resolve);
+    await go.promise;
+    return await db.execute(statement);
   });
   const broken = openClaim(gated, queue, { ...options, owner: "broken", breakClaimMs: 0 })(10);
   await chosen.promise;
@@ -161,14 +158,10 @@ test("a renewal of a batch that lost rows says so and leaves what it knew of its
 test("what a claim took whose answer was lost is given back by the next claim, without costing an attempt", async () => {
   await enqueue(db, queue, newEvents(3));
   let lose = true;
-  const losing: typeof db = Object.create(db, {
-    execute: {
-      value: async (query: ReturnType<typeof sql>) => {
-        const rows = await db.execute(query);
-        if (lose) throw new Error("the connection was lost");
-        return rows;
-      },
-    },
+  const losing = intercept(db, async (statement) => {
+    const rows = await db.execute(statement);
+    if (lose) throw new Error("the connection was lost");
+    return rows;
   });
   const claim = openClaim(losing, queue, options);
   const lost = await claim(10).catch((error: unknown) => error);

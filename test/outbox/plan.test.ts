@@ -5,6 +5,7 @@ import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, type Outcome, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { hasten, settle } from "../../src/outbox/settle.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 
 const database = await testDatabase();
@@ -18,13 +19,9 @@ const batchId = "5e1a4a10-0c5c-4a05-bb4e-0db2ea8bb0ad";
 /** What the queue sends to Postgres, without sending it. */
 async function statements(): Promise<Map<string, string>> {
   const seen: SQL[] = [];
-  const spied: typeof db = Object.create(db, {
-    execute: {
-      value: (query: SQL) => {
-        seen.push(query);
-        return Promise.resolve([]);
-      },
-    },
+  const spied = intercept(db, (statement) => {
+    seen.push(statement);
+    return Promise.resolve([]);
   });
   const events = Array.from({ length: 100 }, (_, i) => ({ id: BigInt(500 + i) }));
   const lease = { claimBatchId: batchId, owner: "w", events, expiresAt: 0 } as unknown as Lease;

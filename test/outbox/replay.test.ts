@@ -4,6 +4,7 @@ import { openClaim } from "../../src/outbox/claim.ts";
 import { type NewEvent, queues } from "../../src/outbox/event.ts";
 import { type ReplayRequest, replay, replayable } from "../../src/outbox/replay.ts";
 import { settle } from "../../src/outbox/settle.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
 
@@ -47,13 +48,9 @@ const audit = () =>
 test("a replay puts failed events back, with an audit row each in the same statement; attempts go on, what counts starts anew", async () => {
   const ids = await failed(newEvents(3));
   let statements = 0;
-  const counted: typeof db = Object.create(db, {
-    execute: {
-      value: (query: ReturnType<typeof sql>) => {
-        statements += 1;
-        return db.execute(query);
-      },
-    },
+  const counted = intercept(db, (statement) => {
+    statements += 1;
+    return db.execute(statement);
   });
   expect(await replay(counted, queue, asked)).toEqual(ids);
   expect(statements).toBe(1);

@@ -4,6 +4,7 @@ import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, type Outcome, queues, results } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { hasten, settle } from "../../src/outbox/settle.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, applied, empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
 
@@ -90,13 +91,9 @@ test("a batch with every kind of outcome settles in one statement, and history k
   const lease = await claim("w1");
   const outcomes = new Map(lease.events.map((e, i) => [e.id, endings[i]?.[1] ?? applied]));
   let statements = 0;
-  const counted: typeof db = Object.create(db, {
-    execute: {
-      value: (query: ReturnType<typeof sql>) => {
-        statements += 1;
-        return db.execute(query);
-      },
-    },
+  const counted = intercept(db, (statement) => {
+    statements += 1;
+    return db.execute(statement);
   });
   expect((await settle(counted, queue, lease, outcomes)).size).toBe(endings.length);
   expect(statements).toBe(1);

@@ -1,10 +1,11 @@
 import { afterAll, afterEach, expect, jest, spyOn, test } from "bun:test";
-import type { sql } from "drizzle-orm";
+import type { SQL } from "drizzle-orm";
 import fc from "fast-check";
 import type { Tx } from "../../src/db/client.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { settle } from "../../src/outbox/settle.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { all, applied, empty, enqueue, newEvents } from "../support/queue.ts";
 
@@ -25,6 +26,10 @@ function clock(): { advance: (ms: number) => void } {
     },
   };
 }
+
+/** A statement with its parameters. */
+const textOf = (statement: SQL) =>
+  JSON.stringify(statement, (_, v: unknown) => (typeof v === "bigint" ? v.toString() : v));
 
 /** A producer whose transaction stays open until it is told how to end. */
 function slowProducer(count: number) {
@@ -72,13 +77,9 @@ test("while there is a backlog the scan starts at the last claim, so that dead r
   clock();
   await enqueue(db, queue, newEvents(500));
   const seen: string[] = [];
-  const spied: typeof db = Object.create(db, {
-    execute: {
-      value: (query: ReturnType<typeof sql>) => {
-        seen.push(JSON.stringify(query, (_, v: unknown) => (typeof v === "bigint" ? v.toString() : v)));
-        return db.execute(query);
-      },
-    },
+  const spied = intercept(db, (statement) => {
+    seen.push(textOf(statement));
+    return db.execute(statement);
   });
   const claim = openClaim(spied, queue, { owner: "w", leaseMs: 30_000 });
   const firsts: string[] = [];
@@ -91,16 +92,10 @@ test("a look from the start that takes long, because it meets all that a pinned 
   const { advance } = clock();
   await enqueue(db, queue, newEvents(500));
   let looks = 0;
-  const slow: typeof db = Object.create(db, {
-    execute: {
-      value: (query: ReturnType<typeof sql>) => {
-        const fromStart = JSON.stringify(query, (_, v: unknown) => (typeof v === "bigint" ? v.toString() : v)).includes(
-          '"0"',
-        );
-        if (fromStart) looks += 1;
-        return db.execute(query).finally(() => fromStart && advance(200));
-      },
-    },
+  const slow = intercept(db, (statement) => {
+    const fromStart = textOf(statement).includes('"0"');
+    if (fromStart) looks += 1;
+    return db.execute(statement).finally(() => fromStart && advance(200));
   });
   const claim = openClaim(slow, queue, { owner: "w", leaseMs: 30_000 });
   const looksAfter = async (ms: number) => {
