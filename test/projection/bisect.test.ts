@@ -3,15 +3,8 @@ import fc from "fast-check";
 import { type Send, sendBisecting } from "../../src/projection/search/bisect.ts";
 import { createSizeLimit, cut } from "../../src/projection/search/cut.ts";
 import type { BulkItem, ItemResult, RequestFailure } from "../../src/search/bulk.ts";
+import { landed } from "../support/answered.ts";
 
-const landed: ItemResult = {
-  kind: "answered",
-  status: 201,
-  errorType: null,
-  detail: "",
-  storedVersion: null,
-  failedShards: 0,
-};
 const http = (status: number, errorType: string | null = null): RequestFailure => ({
   kind: "http",
   status,

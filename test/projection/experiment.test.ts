@@ -3,6 +3,7 @@ import { readConfig } from "../../src/config.ts";
 import type { Op } from "../../src/outbox/event.ts";
 import { bulkExperiment, checkExperiments } from "../../src/projection/experiment.ts";
 import type { ItemResult } from "../../src/search/bulk.ts";
+import { landed } from "../support/answered.ts";
 
 const on = (environment: Record<string, string>) => bulkExperiment(readConfig(environment));
 /** Which of `ops` are refused. */
@@ -12,14 +13,6 @@ const refused = (environment: Record<string, string>, ops: readonly Op[]) =>
     .map((r) => r !== null);
 
 const upserts = (count: number) => Array.from({ length: count }, (): Op => "upsert");
-const landed: ItemResult = {
-  kind: "answered",
-  status: 201,
-  errorType: null,
-  detail: "",
-  storedVersion: null,
-  failedShards: 0,
-};
 
 describe("injected 429", () => {
   test("nothing is refused by default, and nothing is said", () => {

@@ -3,24 +3,13 @@ import fc from "fast-check";
 import { reasons } from "../../src/outbox/event.ts";
 import { type Judged, type Limits, type Verdict, verdict } from "../../src/projection/verdict.ts";
 import type { ItemResult, RequestFailure } from "../../src/search/bulk.ts";
+import { answered } from "../support/answered.ts";
 
 /** The decision table, cell by cell, without a wire. cells.test.ts shows that the wire leads to these inputs. */
 
 const limits: Limits = { maxAttempts: 10, terminalOnTransient: false };
 const judged: Judged = { sentAs: "index", version: 7n, countedAttempts: 0 };
 
-const answered = (
-  status: number,
-  errorType: string | null = null,
-  storedVersion: bigint | null = null,
-): ItemResult => ({
-  kind: "answered",
-  status,
-  errorType,
-  detail: "detail",
-  storedVersion,
-  failedShards: 0,
-});
 const http = (status: number, errorType: string | null = "some_exception"): ItemResult & { kind: "failed" } => ({
   kind: "failed",
   failure: { kind: "http", status, errorType, detail: "detail", retryAfterMs: null },
