@@ -64,12 +64,7 @@ test("a pool outlives connections that are lost inside a query, between two quer
 
 test("a pool that was refused more often than it has connections connects once the server is there", async () => {
   const gate = openGate(database.address);
-  const behind = openDatabase(gate.address, {
-    max: 2,
-    applicationName: "gate",
-    statementTimeoutMs: 5000,
-    prepare: true,
-  });
+  const { behind } = gate;
   const query = () => behind.db.execute(sql`select 1`);
   for (let i = 0; i < 5; i++) expect(databaseErrorCode(await rejection(query()))).toBe("ENOENT");
   await gate.open();

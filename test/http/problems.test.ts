@@ -1,11 +1,11 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { openDatabase } from "../../src/db/client.ts";
 import { problems } from "../../src/errors.ts";
 import { type Answer, openApi } from "../support/api.ts";
 import { openGate } from "../support/gate.ts";
 import { countRows } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
 
 const database = await testDatabase();
 const { db, close } = database.open();
@@ -262,12 +262,7 @@ test("a request for which no connection is free in time is 503, to be tried agai
 
 test("a database that is gone is 503 everywhere but where it is not needed, and is found again", async () => {
   const gate = openGate(database.address);
-  const behind = openDatabase(gate.address, {
-    max: 3,
-    applicationName: "gate",
-    statementTimeoutMs: 5000,
-    prepare: true,
-  });
+  const { behind } = gate;
   const own = openApi(behind.db);
   const expectGone = async () => {
     expectProblem(await own.send("POST", "/api/v1/tags", { name: canary }), "DATABASE_UNAVAILABLE");
@@ -276,10 +271,7 @@ test("a database that is gone is 503 everywhere but where it is not needed, and 
     expect((await own.send("GET", "/livez")).status).toBe(200);
     expect((await own.send("GET", "/api/v1/health")).body.status).toBe("healthy");
   };
-  const expectBack = async () => {
-    const deadline = performance.now() + 10_000;
-    while ((await own.send("GET", "/readyz")).status !== 200) expect(performance.now()).toBeLessThan(deadline);
-  };
+  const expectBack = () => until("it is ready", async () => (await own.send("GET", "/readyz")).status === 200, 10_000);
   await expectGone();
   await gate.open();
   await expectBack();
@@ -293,13 +285,8 @@ test("a database that is gone is 503 everywhere but where it is not needed, and 
 
 test("a database that is silent makes /readyz answer 503 within its second", async () => {
   const gate = openGate(database.address);
+  const { behind } = gate;
   await gate.open({ silent: true });
-  const behind = openDatabase(gate.address, {
-    max: 3,
-    applicationName: "gate",
-    statementTimeoutMs: 5000,
-    prepare: true,
-  });
   const from = performance.now();
   expectProblem(await openApi(behind.db).send("GET", "/readyz"), "DATABASE_UNAVAILABLE");
   expect(performance.now() - from).toBeLessThan(3000);

@@ -2,10 +2,12 @@ import { createConnection, createServer, type Server, type Socket } from "node:n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DatabaseAddress } from "../../src/db/address.ts";
+import { type Database, openDatabase } from "../../src/db/client.ts";
 
-/** A way to a database that tests can shut. It starts shut: nothing answers at its address. */
+/** A way to a database that tests can shut. It starts shut: nothing answers behind it. */
 export function openGate(address: DatabaseAddress): {
-  readonly address: DatabaseAddress;
+  /** A pool of two connections through it; whoever opens the gate closes both. */
+  readonly behind: Database;
   /** Lets connections through; silent, it takes them and never answers. */
   readonly open: (options?: { silent?: boolean }) => Promise<void>;
   /** Cuts every connection and takes no new ones. */
@@ -19,7 +21,10 @@ export function openGate(address: DatabaseAddress): {
     socket.on("close", () => sockets.delete(socket)).on("error", () => socket.destroy());
   };
   return {
-    address: { ...address, socketPath },
+    behind: openDatabase(
+      { ...address, socketPath },
+      { max: 2, applicationName: "gate", statementTimeoutMs: 5000, prepare: true },
+    ),
     open: ({ silent = false } = {}) =>
       new Promise((resolve) => {
         server = createServer((near) => {
