@@ -1,9 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { openWakeUps } from "../../src/outbox/wake.ts";
-import { watchHealth } from "../../src/projection/health.ts";
 import type { Projection } from "../../src/projection/projection.ts";
-import { runWorker, type WorkerOptions } from "../../src/projection/worker.ts";
 import {
   emptyQueue,
   makeDue,
@@ -18,6 +15,7 @@ import {
 import { testDatabase } from "../support/postgres.ts";
 import { connect, requestError, startScriptedEngine } from "../support/scripted-engine.ts";
 import { until } from "../support/until.ts";
+import { startWorker } from "../support/worker.ts";
 
 /** What an outage of the target does to a running worker, and what it must not do to the events. */
 
@@ -37,43 +35,13 @@ beforeEach(async () => {
   engine.reset();
 });
 
-const options: WorkerOptions = {
-  workerId: "w1",
-  batchSize: 10,
-  concurrency: 2,
-  pollMs: 50,
-  leaseMs: 30_000,
-  maxProcessingMs: 300_000,
-  graceMs: 5000,
-  breakClaimMs: undefined,
-  processSleepMs: 0,
-};
-
 /** Runs a worker while `work` goes on, then drains it. */
 async function working(projection: Projection, recorded: Recorded, work: () => Promise<void>): Promise<void> {
-  const stop = new AbortController();
-  const wakeUps = openWakeUps(database);
-  const health = watchHealth(
-    db,
-    {
-      projection: "search_index_to_elastic",
-      workerId: "w1",
-      maxSilenceMs: 10_000,
-      pingIntervalMs: 60_000,
-      pingTimeoutMs: 1000,
-      failsBeforeDraining: 3,
-      pingTarget: null,
-    },
-    recorded.signals,
-  );
-  const done = runWorker(db, projection, wakeUps, options, health, recorded.signals, stop.signal);
+  const worker = startWorker(database, projection, { batchSize: 10, concurrency: 2, pollMs: 50 }, recorded);
   try {
     await work();
   } finally {
-    stop.abort();
-    await done;
-    health.close();
-    await wakeUps.close();
+    await worker.end();
   }
 }
 

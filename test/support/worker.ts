@@ -10,7 +10,7 @@ import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import type { Sinks } from "../../src/telemetry/signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
-import { recordSignals } from "./batch.ts";
+import { type Recorded, recordSignals } from "./batch.ts";
 
 /** Sinks that keep nothing. */
 export function quietSinks(): Sinks {
@@ -72,15 +72,15 @@ export function heldProjection(): {
   return held;
 }
 
-/** Starts a worker in this process; `end` drains it. */
+/** Starts a worker in this process, whose signals `recorded` keeps; `end` drains it. */
 export function startWorker(
   database: Database,
   projection: Projection,
   over: Partial<WorkerOptions> = {},
+  { signals }: Recorded = recordSignals(),
 ): { readonly end: () => Promise<void>; readonly health: Health } {
   const stop = new AbortController();
   const wakeUps = openWakeUps(database);
-  const { signals } = recordSignals();
   const health = watchHealth(
     database.db,
     {
