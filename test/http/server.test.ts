@@ -4,6 +4,7 @@ import { sql } from "drizzle-orm";
 import { openApi, type TestApi } from "../support/api.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
 
 const { db, close } = (await testDatabase()).open({ max: 5 });
 afterAll(close);
@@ -43,10 +44,9 @@ async function holdTags() {
   await held.promise;
   return {
     /** Resolves once a write waits for the lock. */
-    waiting: async () => {
-      const deadline = performance.now() + 10_000;
+    waiting: () => {
       const waits = () => db.execute(sql`select 1 from pg_locks where relation = 'tags'::regclass and not granted`);
-      while ((await waits()).length === 0) expect(performance.now()).toBeLessThan(deadline);
+      return until("a write waits", async () => (await waits()).length > 0, 10_000);
     },
     release: async () => {
       release.resolve();
