@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import { connectElasticsearch } from "../../src/search/client.ts";
 import { ensureIndex } from "../../src/search/indices.ts";
-import { empty, fill, report, startElasticsearch, startStore, startWorker, until } from "./stack.ts";
+import { until } from "../support/until.ts";
+import { empty, fill, report, startElasticsearch, startStore, startWorker } from "./stack.ts";
 
 /** What history and backlog cost: the drain rate with 10 M processed and 1 M pending events, over the rate with 10,000 pending and none processed. */
 const history = Number(process.env["BENCH_HISTORY"] ?? 10_000_000);
@@ -27,10 +28,10 @@ async function rate(index: string, count: number): Promise<number> {
     ["--projection", "search"],
   );
   const warm = Math.min(2000, count / 5);
-  await until("the first events", async () => (await worker.processed()) >= warm);
+  await until("the first events", async () => (await worker.processed()) >= warm, 120_000, 20);
   const from = await worker.processed();
   const startedAt = performance.now();
-  await until("the drain", async () => (await worker.processed()) >= count, 600);
+  await until("the drain", async () => (await worker.processed()) >= count, 600_000, 20);
   const rateSeen = ((await worker.processed()) - from) / ((performance.now() - startedAt) / 1000);
   await worker.stop();
   return rateSeen;

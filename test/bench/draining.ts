@@ -2,8 +2,9 @@ import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import type { Database } from "../../src/db/client.ts";
 import { ensureIndex } from "../../src/search/indices.ts";
+import { until } from "../support/until.ts";
 import { cpuSeconds } from "./machine.ts";
-import { empty, fill, type startElasticsearch, type startStore, startWorker, until } from "./stack.ts";
+import { empty, fill, type startElasticsearch, type startStore, startWorker } from "./stack.ts";
 
 const warmUp = 20_000;
 
@@ -57,7 +58,7 @@ export async function drain(parts: {
     await fill(database.db, count + warmUp);
     const worker = await startWorker(env, ["--projection", "search"]);
     // Asked for seldom: a scrape every 20 ms was measured to cost the worker as much as the work.
-    await until("the warm-up", async () => (await worker.processed()) >= warmUp, 120, 250);
+    await until("the warm-up", async () => (await worker.processed()) >= warmUp, 120_000, 250);
     parts.meanwhile?.();
     const cpu = () => ({
       engine: cpuSeconds(engine.pid),
@@ -66,7 +67,7 @@ export async function drain(parts: {
     });
     const before = cpu();
     const from = count + warmUp - (await worker.processed());
-    await until("the drain", async () => (await worker.processed()) === count + warmUp, 300, 250);
+    await until("the drain", async () => (await worker.processed()) === count + warmUp, 300_000, 250);
     const after = cpu();
     const metrics = await worker.metrics();
     await worker.stop();

@@ -1,15 +1,7 @@
 import { sql } from "drizzle-orm";
+import { until } from "../support/until.ts";
 import { cpuSeconds, quantile } from "./machine.ts";
-import {
-  empty,
-  report,
-  startElasticsearch,
-  startEmbeddedEngine,
-  startServe,
-  startStore,
-  startWorker,
-  until,
-} from "./stack.ts";
+import { empty, report, startApi, startElasticsearch, startEmbeddedEngine, startStore, startWorker } from "./stack.ts";
 
 /**
  * How soon a written tag is a document that Elasticsearch has acknowledged, at a fixed rate of writes: an open loop, in which a slow answer delays nobody, and every
@@ -22,11 +14,16 @@ const engines = (process.env["BENCH_ENGINES"] ?? "embedded,real").split(",");
 const store = await startStore();
 const database = store.open();
 
+const nothingLeft = async () => {
+  const [row] = await database.db.execute<{ n: string }>(sql`select count(*) as n from search_outbox_events_live`);
+  return Number(row?.n) === 0;
+};
+
 async function run(rate: number, elastic: { url: string; pid: number }, index: string) {
   await empty(database.db);
   await database.db.execute(sql`truncate tags, chronicle_events, chronicle_entries cascade`);
   const env = { DATABASE_URL: store.url, ELASTIC_URL: elastic.url, ELASTIC_INDEX: index };
-  const api = await startServe(env);
+  const api = await startApi(env);
   const worker = await startWorker(env);
   const post = async (n: number): Promise<{ status: number; id: string }> => {
     const response = await fetch(`${api.url}/api/v1/tags`, {
@@ -41,13 +38,7 @@ async function run(rate: number, elastic: { url: string; pid: number }, index: s
   };
   // Warm both processes, the pools and the engine.
   for (let n = 0; n < 300; n += 1) await post(-n - 1);
-  await until(
-    "the warm-up",
-    async () =>
-      Number(
-        (await database.db.execute<{ n: string }>(sql`select count(*) as n from search_outbox_events_live`))[0]?.n,
-      ) === 0,
-  );
+  await until("the warm-up", nothingLeft, 120_000, 20);
 
   const total = rate * seconds;
   const sentAt = new Map<string, number>();
@@ -84,13 +75,7 @@ async function run(rate: number, elastic: { url: string; pid: number }, index: s
   }
   const lastSentAfter = (performance.now() - startedAt) / 1000;
   await Promise.all(pending);
-  await until(
-    "the last document",
-    async () =>
-      Number(
-        (await database.db.execute<{ n: string }>(sql`select count(*) as n from search_outbox_events_live`))[0]?.n,
-      ) === 0,
-  );
+  await until("the last document", nothingLeft, 120_000, 20);
   const after = cpu();
   const rows = await database.db.execute<{ entity_id: string; ms: number; done_at: number }>(sql`
     select entity_id::text, extract(epoch from processed_at - created_at)::float8 * 1000 as ms, extract(epoch from processed_at)::float8 * 1000 as done_at

@@ -9,8 +9,9 @@ import { runWorker, workerOptions } from "../../src/projection/worker.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
+import { until } from "../support/until.ts";
 import { median } from "./machine.ts";
-import { empty, report, startStore, until } from "./stack.ts";
+import { empty, report, startStore } from "./stack.ts";
 
 /**
  * The queue without an engine: claim + settle of rows by the real worker loop against a target that says yes at once, beside graphile-worker and pg-boss on the same
@@ -85,7 +86,7 @@ async function wordloom(batch: number, pinned: boolean): Promise<number> {
     const processed = async () =>
       Number(/^outbox_processed_total\{.*op="upsert"\} (\d+)/m.exec((await metrics.render(null)).body)?.[1] ?? 0);
     // Seldom: a page of metrics costs as much as half a batch.
-    await until("the queue", async () => (await processed()) === count, 900, 100);
+    await until("the queue", async () => (await processed()) === count, 900_000, 100);
     const seconds = (performance.now() - startedAt) / 1000;
     stop.abort();
     await run;

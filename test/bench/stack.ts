@@ -8,6 +8,8 @@ import { type Database, type Db, openDatabase } from "../../src/db/client.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
+import { type Process, startServe, startWork } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 import { machine } from "./machine.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -42,27 +44,6 @@ export async function startStore(): Promise<{
   };
 }
 
-async function answers(url: string): Promise<boolean> {
-  return await fetch(url).then(
-    (r) => r.ok,
-    () => false,
-  );
-}
-
-/** Waits until `condition` holds; throws after `seconds`. */
-export async function until(
-  what: string,
-  condition: () => Promise<boolean> | boolean,
-  seconds = 120,
-  everyMs = 20,
-): Promise<void> {
-  const deadline = performance.now() + seconds * 1000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${seconds} s`);
-    await Bun.sleep(everyMs);
-  }
-}
-
 /** A real Elasticsearch: the one of BENCH_ELASTIC_URL (with its pid in BENCH_ELASTIC_PID for the CPU figures), else one started from ../shared. */
 export async function startElasticsearch(
   port: number,
@@ -76,7 +57,12 @@ export async function startElasticsearch(
     { stdout: "ignore", stderr: Bun.file(join(data, "log")) },
   );
   const url = `http://127.0.0.1:${port}`;
-  await until("Elasticsearch", () => answers(`${url}/_cluster/health`));
+  const answers = () =>
+    fetch(`${url}/_cluster/health`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  await until("Elasticsearch", answers, 120_000, 20);
   return {
     url,
     pid: child.pid,
@@ -88,34 +74,28 @@ export async function startElasticsearch(
   };
 }
 
-/** A real worker process. Resolves when it is ready. */
-export async function startWorker(
-  env: Record<string, string>,
-  args: readonly string[] = [],
-): Promise<{
-  pid: number;
-  metrics: () => Promise<string>;
-  processed: () => Promise<number>;
-  stop: () => Promise<void>;
-}> {
-  const metricsPort = 20_000 + Math.floor(Math.random() * 10_000);
-  const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), "work", ...args], {
-    env: {
-      PATH: process.env["PATH"] ?? "",
-      HOME: process.env["HOME"] ?? "",
-      WORDLOOM_ENV: "test",
-      LOG_LEVEL: "warn",
-      LOG_JSON: "1",
-      OUTBOX_METRICS_PORT: String(metricsPort),
-      ...env,
-    },
-    stdout: process.env["BENCH_VERBOSE"] === "1" ? "inherit" : "ignore",
-    stderr: "inherit",
+type Environment = Readonly<Record<string, string>>;
+
+/** A process that ends when it is told to, and whose last words are told when it ends otherwise. */
+function attend<P extends Process>(child: P): P & { readonly stop: () => Promise<void> } {
+  const ended = child.exited.then((code) => {
+    if (code !== 0) process.stderr.write(`${child.lines.slice(-20).join("\n")}\n`);
   });
-  await until("the worker", () => answers(`http://127.0.0.1:${metricsPort + 2}/readyz`));
-  const metrics = async () => await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return {
-    pid: child.pid,
+    ...child,
+    stop: async () => {
+      child.kill("SIGTERM");
+      await ended;
+    },
+  };
+}
+
+/** A real worker process, alive. */
+export async function startWorker(env: Environment, args: readonly string[] = []) {
+  const worker = attend(await startWork({ LOG_LEVEL: "warn", ...env }, args));
+  const metrics = async () => await (await fetch(worker.metricsUrl)).text();
+  return {
+    ...worker,
     metrics,
     // Asked of the worker: counting rows every few milliseconds would cost Postgres more than the work does.
     processed: async () => {
@@ -125,41 +105,11 @@ export async function startWorker(
         0,
       );
     },
-    stop: async () => {
-      child.kill("SIGTERM");
-      await child.exited;
-    },
   };
 }
 
-/** A real API process. Resolves when it is ready. */
-export async function startServe(
-  env: Record<string, string>,
-): Promise<{ url: string; pid: number; stop: () => Promise<void> }> {
-  const port = 30_000 + Math.floor(Math.random() * 10_000);
-  const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), "serve", "--port", String(port)], {
-    env: {
-      PATH: process.env["PATH"] ?? "",
-      HOME: process.env["HOME"] ?? "",
-      WORDLOOM_ENV: "test",
-      LOG_LEVEL: "warn",
-      LOG_JSON: "1",
-      ...env,
-    },
-    stdout: process.env["BENCH_VERBOSE"] === "1" ? "inherit" : "ignore",
-    stderr: "inherit",
-  });
-  const url = `http://127.0.0.1:${port}`;
-  await until("the API", () => answers(`${url}/readyz`));
-  return {
-    url,
-    pid: child.pid,
-    stop: async () => {
-      child.kill("SIGTERM");
-      await child.exited;
-    },
-  };
-}
+/** A real API process, ready. */
+export const startApi = async (env: Environment) => attend(await startServe({ LOG_LEVEL: "warn", ...env }));
 
 /** The embedded engine, in this process's own worker thread. */
 export async function startEmbeddedEngine(): Promise<{ url: string; pid: number; close: () => Promise<void> }> {
