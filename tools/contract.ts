@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../test/support/cli.ts";
-import { until } from "../test/support/until.ts";
+import { answers, until } from "../test/support/until.ts";
 
 const root = join(import.meta.dir, "..");
 const run = join(root, "../shared/elasticsearch/run");
@@ -32,15 +32,12 @@ async function startNode(version: string): Promise<Node> {
     rmSync(data, { recursive: true, force: true });
   };
   const url = `http://127.0.0.1:${port}`;
-  const answers = () => {
+  const ready = () => {
     if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}`);
-    return fetch(`${url}/_cluster/health`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
+    return answers(`${url}/_cluster/health`);
   };
   try {
-    await until(`${url} to answer`, answers, startDeadlineMs, 200);
+    await until(`${url} to answer`, ready, startDeadlineMs, 200);
   } catch (cause) {
     const said = await Bun.file(log).text();
     await stop();

@@ -9,7 +9,7 @@ import { migrate } from "../../src/db/migrate.ts";
 import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
 import { type Process, startServe, startWork } from "../support/processes.ts";
-import { until } from "../support/until.ts";
+import { answers, until } from "../support/until.ts";
 import { machine } from "./machine.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -57,12 +57,7 @@ export async function startElasticsearch(
     { stdout: "ignore", stderr: Bun.file(join(data, "log")) },
   );
   const url = `http://127.0.0.1:${port}`;
-  const answers = () =>
-    fetch(`${url}/_cluster/health`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-  await until("Elasticsearch", answers, 120_000, 20);
+  await until("Elasticsearch", () => answers(`${url}/_cluster/health`), 120_000, 20);
   return {
     url,
     pid: child.pid,

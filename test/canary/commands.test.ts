@@ -5,7 +5,7 @@ import { Glob } from "bun";
 import { application } from "../../src/cli/application.ts";
 import { variables } from "../../src/config.ts";
 import { freePort, start } from "../support/cli.ts";
-import { until } from "../support/until.ts";
+import { answers, until } from "../support/until.ts";
 import { canary, openEvidence } from "./evidence.ts";
 import {
   common,
@@ -171,12 +171,7 @@ test("`up` keeps texts out of its lines, and out of the log of its Postgres", as
   onTestFinished(() => child.kill("SIGKILL"));
   const said = Promise.all([child.stdout.text(), child.stderr.text()]);
   const url = `http://127.0.0.1:${port}`;
-  await until("it is up", () =>
-    fetch(`${url}/readyz`).then(
-      (r) => r.ok,
-      () => false,
-    ),
-  );
+  await until("it is up", () => answers(`${url}/readyz`));
   const statuses: number[] = [];
   for (const name of [line("tag"), line("tag"), `${line("tag")}\0`]) {
     const answer = await fetch(`${url}/api/v1/tags`, {

@@ -1,5 +1,5 @@
 import { freePort, start } from "./cli.ts";
-import { until } from "./until.ts";
+import { answers, until } from "./until.ts";
 
 /** A real `wordloom` process under test, with what it said. */
 export type Process = {
@@ -36,10 +36,7 @@ async function launch(
   });
   const ready = () => {
     if (ended) throw new Error(`wordloom ${args[0]} ended:\n${lines.slice(-20).join("\n")}`);
-    return fetch(health).then(
-      (r) => r.ok,
-      () => false,
-    );
+    return answers(health);
   };
   await until(`wordloom ${args[0]} at ${health}`, ready);
   return { url: new URL(health).origin, pid: child.pid, lines, kill: (signal) => child.kill(signal), exited };

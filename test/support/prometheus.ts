@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { freePort } from "./cli.ts";
 import { read } from "./monitoring.ts";
-import { until } from "./until.ts";
+import { answers, until } from "./until.ts";
 
 const script = join(import.meta.dir, "../../../shared/prometheus/run");
 const onPath = Bun.which("promtool") !== null && Bun.which("prometheus") !== null;
@@ -96,10 +96,7 @@ export async function startPrometheus(config: string, folder: string): Promise<P
   const said = child.stderr.text();
   const ready = async () => {
     if (child.exitCode !== null) throw new Error(`prometheus ended with ${child.exitCode}: ${await said}`);
-    return await fetch(`${base}/-/ready`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
+    return await answers(`${base}/-/ready`);
   };
   await until("prometheus is ready", ready, 30_000, 50);
   const get = async (path: string): Promise<unknown> => {

@@ -17,3 +17,10 @@ export async function until<T>(
     await Bun.sleep(everyMs);
   }
 }
+
+/** Whether a GET is answered, and well: what a process that starts is waited for with. */
+export const answers = (url: string): Promise<boolean> =>
+  fetch(url).then(
+    ({ ok }) => ok,
+    () => false,
+  );
