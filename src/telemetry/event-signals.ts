@@ -69,6 +69,7 @@ export function eventSignals(
   return (event, told, { claimBatchId, claimedAt, span: batchSpan }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
+    const id = event.id.toString();
     const failed = outcome.kind === "retry" || outcome.kind === "fail";
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
     const span =
@@ -82,7 +83,7 @@ export function eventSignals(
       span.setAttributes({
         ...base,
         "wordloom.claim_batch_id": claimBatchId,
-        "wordloom.outbox_event_id": event.id.toString(),
+        "wordloom.outbox_event_id": id,
         "wordloom.entity_type": event.entityType,
         "wordloom.entity_id": event.entityId,
         "wordloom.outbox_op": op,
@@ -100,7 +101,7 @@ export function eventSignals(
         // The chronicle's spans are also searched by the names of drill H.
         ...(identity.projection === "chronicle"
           ? {
-              "wordloom.outbox.id": event.id.toString(),
+              "wordloom.outbox.id": id,
               "wordloom.entity.type": event.entityType,
               "wordloom.entity.id": event.entityId,
               "wordloom.outbox.op": op,
@@ -112,7 +113,7 @@ export function eventSignals(
     }
     const fields = () => ({
       event: "outbox.process",
-      outbox_event_id: event.id.toString(),
+      outbox_event_id: id,
       claim_batch_id: claimBatchId,
       entity_type: event.entityType,
       entity_id: event.entityId,

@@ -3,6 +3,7 @@ import pino from "pino";
 import pretty from "pino-pretty";
 import type { Config } from "../config.ts";
 import { obsSchema } from "./keys.ts";
+import { oneWriteATurn } from "./one-write-a-turn.ts";
 
 export type Log = pino.Logger;
 
@@ -72,7 +73,7 @@ export function openLog(config: Config, service: string, destination?: pino.Dest
   const target =
     destination ??
     (json
-      ? pino.destination({ fd: 1, sync: true })
+      ? oneWriteATurn(pino.destination({ fd: 1, sync: true }))
       : pretty({ sync: true, messageKey: "message", timestampKey: "ts", ignore: "pid,hostname,obs_schema" }));
   return pino(
     {

@@ -1,4 +1,10 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
+import { readConfig } from "../../src/config.ts";
+import { ops, reasons } from "../../src/outbox/event.ts";
+import { openLog } from "../../src/telemetry/log.ts";
+import { openMetrics } from "../../src/telemetry/metrics.ts";
+import { openTracing } from "../../src/telemetry/tracing.ts";
+import { workerSignals } from "../../src/telemetry/worker-signals.ts";
 import { type Drained, drain } from "./draining.ts";
 import { median } from "./machine.ts";
 import { report, startElasticsearch, startStore } from "./stack.ts";
@@ -74,6 +80,41 @@ async function comesAndGoes(): Promise<Drained & { readonly requests: number }> 
   return { ...drained, requests };
 }
 
+/** CPU microseconds of telling one settled event with tracing off, metrics and log levels included: no more than this can be had by taking the spans out. */
+function toldUs(): number {
+  const config = readConfig({ LOG_JSON: "1" });
+  const sinks = {
+    log: openLog(config, "bench", { write: () => undefined }),
+    metrics: openMetrics("worker"),
+    tracing: openTracing(config, "search", "bench", () => undefined),
+  };
+  const identity = { projection: "search", workerId: "w1", esIndex: "wordloom", projectionVersion: 1 } as const;
+  const signals = workerSignals(sinks, identity, { ops, reasons });
+  const events = Array.from({ length: 500 }, (_, i) => ({
+    id: BigInt(i),
+    entityType: "block",
+    entityId: crypto.randomUUID(),
+    op: "upsert",
+    eventVersion: 1n,
+    attempts: 0,
+    ageSeconds: 0.1,
+    traceparent: null,
+    tracestate: null,
+  }));
+  const ids = new Set(events.map(({ id }) => id));
+  const done = { outcome: { kind: "done", result: "applied" } } as const;
+  const outcomes = new Map(events.map(({ id }) => [id, done]));
+  const batches = (count: number) => {
+    for (let i = 0; i < count; i += 1)
+      signals.claimed({ claimBatchId: "b", events }, Date.now(), 1, "atomic").settled(outcomes, ids, 1);
+  };
+  batches(100);
+  const before = process.cpuUsage();
+  batches(500);
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / (500 * events.length);
+}
+
 await drain({ ...parts, env: {} });
 const turn = async () => ({
   off: await drain(parts),
@@ -84,6 +125,8 @@ const turn = async () => ({
 const runs: Awaited<ReturnType<typeof turn>>[] = [];
 for (let round = 0; round < rounds; round += 1) runs.push(await turn());
 const of = (pick: (run: (typeof runs)[number]) => number) => median(runs.map(pick));
+const told = toldUs();
+const perEventUs = of((r) => r.off.engineUs + r.off.oursUs);
 const offRate = of((r) => (r.off.rate + r.off_again.rate) / 2);
 await report("tracing", {
   events: count,
@@ -91,6 +134,10 @@ await report("tracing", {
   off_per_s: offRate,
   on_to_off: of((r) => r.on.rate) / offRate,
   away_to_on: of((r) => r.away.rate) / of((r) => r.on.rate),
+  off_us_per_event: perEventUs,
+  on_us_more: of((r) => r.on.oursUs - (r.off.oursUs + r.off_again.oursUs) / 2),
+  told_us: told,
+  told_to_off: told / perEventUs,
   /** What two runs of the same differ by: no ratio above is more exact than this. */
   off_to_off: of((r) => r.off_again.rate / r.off.rate),
   runs: runs.map((run) =>
