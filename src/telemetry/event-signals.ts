@@ -58,10 +58,7 @@ export type TellEvent = (
 ) => void;
 
 /** Span (in the producer's trace, linked to its batch), counters and log line of each event. */
-export function eventSignals(
-  { log, metrics, tracing, identity, at, base }: WorkerSinks,
-  ops: readonly string[],
-): TellEvent {
+export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, ops: readonly string[]): TellEvent {
   // The same object each time: what is counted is found by it.
   const labels = new Map(ops.map((op) => [op, { ...at, op }]));
   const byOp = (op: string) => labels.get(op) ?? { ...at, op };
@@ -80,8 +77,8 @@ export function eventSignals(
         contextOf(event),
       );
     if (span?.isRecording()) {
+      span.setAttributes(base);
       span.setAttributes({
-        ...base,
         "wordloom.claim_batch_id": claimBatchId,
         "wordloom.outbox_event_id": id,
         "wordloom.entity_type": event.entityType,
@@ -92,23 +89,24 @@ export function eventSignals(
         "wordloom.outbox_age_seconds": settleAge,
         result,
         reason: outcome.reason ?? "none",
-        ...(identity.esIndex === null ? {} : { "wordloom.es_index": identity.esIndex }),
-        ...(told.errorType == null ? {} : { "error.type": told.errorType }),
-        ...(outcome.result === undefined ? {} : { "wordloom.outbox_result": outcome.result }),
-        ...(told.noopReason === undefined
-          ? {}
-          : { "wordloom.idempotent_noop": true, "wordloom.idempotent_noop_reason": told.noopReason }),
-        // The chronicle's spans are also searched by the names of drill H.
-        ...(identity.projection === "chronicle"
-          ? {
-              "wordloom.outbox.id": id,
-              "wordloom.entity.type": event.entityType,
-              "wordloom.entity.id": event.entityId,
-              "wordloom.outbox.op": op,
-            }
-          : {}),
-        ...told.labs,
       });
+      if (identity.esIndex !== null) span.setAttribute("wordloom.es_index", identity.esIndex);
+      if (told.errorType != null) span.setAttribute("error.type", told.errorType);
+      if (outcome.result !== undefined) span.setAttribute("wordloom.outbox_result", outcome.result);
+      if (told.noopReason !== undefined)
+        span.setAttributes({
+          "wordloom.idempotent_noop": true,
+          "wordloom.idempotent_noop_reason": told.noopReason,
+        });
+      // The chronicle's spans are also searched by the names of drill H.
+      if (identity.projection === "chronicle")
+        span.setAttributes({
+          "wordloom.outbox.id": id,
+          "wordloom.entity.type": event.entityType,
+          "wordloom.entity.id": event.entityId,
+          "wordloom.outbox.op": op,
+        });
+      if (told.labs) span.setAttributes(told.labs);
       if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
     }
     const fields = () => ({
@@ -129,7 +127,7 @@ export function eventSignals(
     switch (outcome.kind) {
       case "done":
         tally.add("outbox_processed_total", byOp(op));
-        metrics.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
+        tally.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
         if (told.noopReason !== undefined) {
           tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc()}> not found in ES (noop)`);

@@ -14,7 +14,8 @@ export type Metrics = {
   /** `traceId` becomes the exemplar of the bucket. */
   readonly observe: <N extends Of<"histogram">>(name: N, labels: Labels<N>, value: number, traceId?: string) => void;
   /**
-   * Adds many single counts at once: a batch of 500 events has a handful of label sets, each given as the same object whenever possible. Nothing is counted until `flush`.
+   * Counts and observations of many events at once: a batch of 500 has a handful of label sets, each given as the same object whenever possible. Nothing is counted until
+   * `flush`. Of what is observed in a histogram the largest value that has a trace becomes the exemplar: one for each event costs more than all else that is counted of it.
    */
   readonly tally: () => Tally;
   /** The page for a scrape, in the format that its Accept header asks for. */
@@ -23,6 +24,7 @@ export type Metrics = {
 
 export type Tally = {
   readonly add: <N extends Of<"counter">>(name: N, labels: Labels<N>) => void;
+  readonly observe: Metrics["observe"];
   readonly flush: () => void;
 };
 
@@ -71,17 +73,26 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
   };
   const asked: (() => void)[] = [];
   const set: Metrics["set"] = (name, labels, value) => (made.get(name) as Gauge | undefined)?.set(labels, value);
+  const observe: Metrics["observe"] = (name, labels, value, traceId) => {
+    if (traceId === undefined) childOf(name, labels)?.observe(value);
+    else (made.get(name) as Histogram | undefined)?.observe({ labels, value, exemplarLabels: { trace_id: traceId } });
+  };
   return {
     add: (name, labels, count = 1) => counter(name)?.inc(labels, count),
     set,
     read: (name, labels, value) => void asked.push(() => set(name, labels, value())),
-    observe: (name, labels, value, traceId) => {
-      if (traceId === undefined) childOf(name, labels)?.observe(value);
-      else (made.get(name) as Histogram | undefined)?.observe({ labels, value, exemplarLabels: { trace_id: traceId } });
-    },
+    observe,
     tally: () => {
       const counts = new Map<Of<"counter">, Map<Readonly<Record<string, string>>, number>>();
+      const largest = new Map<Of<"histogram">, Parameters<Metrics["observe"]>>();
       return {
+        observe: (...seen) => {
+          const [name, labels, value, traceId] = seen;
+          const before = largest.get(name);
+          if (traceId === undefined || (before && before[2] >= value)) return observe(name, labels, value);
+          if (before) observe(before[0], before[1], before[2]);
+          largest.set(name, seen);
+        },
         add: (name, labels) => {
           const of = counts.get(name) ?? new Map<Readonly<Record<string, string>>, number>();
           counts.set(name, of.set(labels, (of.get(labels) ?? 0) + 1));
@@ -89,6 +100,8 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
         flush: () => {
           for (const [name, of] of counts) for (const [labels, count] of of) counter(name)?.inc(labels, count);
           counts.clear();
+          for (const seen of largest.values()) observe(...seen);
+          largest.clear();
         },
       };
     },

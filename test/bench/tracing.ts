@@ -127,13 +127,14 @@ for (let round = 0; round < rounds; round += 1) runs.push(await turn());
 const of = (pick: (run: (typeof runs)[number]) => number) => median(runs.map(pick));
 const told = toldUs();
 const perEventUs = of((r) => r.off.engineUs + r.off.oursUs);
-const offRate = of((r) => (r.off.rate + r.off_again.rate) / 2);
+const offRate = (r: (typeof runs)[number]) => (r.off.rate + r.off_again.rate) / 2;
 await report("tracing", {
   events: count,
   rounds,
-  off_per_s: offRate,
-  on_to_off: of((r) => r.on.rate) / offRate,
-  away_to_on: of((r) => r.away.rate) / of((r) => r.on.rate),
+  off_per_s: of(offRate),
+  on_to_off: of((r) => r.on.rate / offRate(r)),
+  away_to_off: of((r) => r.away.rate / offRate(r)),
+  away_to_on: of((r) => r.away.rate / r.on.rate),
   off_us_per_event: perEventUs,
   on_us_more: of((r) => r.on.oursUs - (r.off.oursUs + r.off_again.oursUs) / 2),
   told_us: told,

@@ -50,6 +50,7 @@ export function recordSignals(environment: Readonly<Record<string, string>> = {}
       const tally = real.tally();
       const counts: (() => void)[] = [];
       return {
+        ...tally,
         add: (name, labels) => {
           tally.add(name, labels);
           counts.push(() => record(name, labels, 1));
