@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { Queue } from "./event.ts";
 
@@ -16,6 +16,15 @@ export type Backlog = {
 
 type Row = { pending: string; processing: string; stuck: string; failed: string; oldest: number };
 
+/** When the oldest event that is neither done nor failed was appended; null when there is none. Each branch is answered by a range of the live partition's index. */
+export function oldestUnfinished(queue: Queue): SQL {
+  const live = sql.identifier(`${queue.table}_live`);
+  return sql`(select min(created_at) from (
+    (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
+    union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
+    union all (select min(created_at) from ${live} where status = 'processing')) unfinished)`;
+}
+
 /** Costs O(live rows), whatever the history: every count is answered by a range of the live partition's index. */
 export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number): Promise<Backlog> {
   const live = sql.identifier(`${queue.table}_live`);
@@ -24,10 +33,7 @@ export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number)
            (select count(*) from ${live} where status = 'processing') as processing,
            (select count(*) from ${live} where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')) as stuck,
            (select count(*) from ${live} where status = 'failed') as failed,
-           coalesce(extract(epoch from now() - (select min(created_at) from (
-             (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
-             union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
-             union all (select min(created_at) from ${live} where status = 'processing')) o)), 0)::float8 as oldest`);
+           coalesce(extract(epoch from now() - ${oldestUnfinished(queue)}), 0)::float8 as oldest`);
   if (!row) throw new Error("the backlog query answered no row");
   return {
     lag: Number(row.pending) + Number(row.processing),

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { oldestUnfinished } from "./backlog.ts";
 import type { Queue } from "./event.ts";
 
 /** How far a prune has come: pass it to the next step. */
@@ -31,16 +32,8 @@ export async function pruneDone(db: Db, queue: Queue, hours: number, step: numbe
   };
 }
 
-/**
- * When the oldest unfinished event was appended (null when there is none): a tombstone older than every unfinished event can go, because none of them
- * can still bring its entity back.
- */
-export async function oldestUnfinished(db: Db, queue: Queue): Promise<string | null> {
-  const live = sql.identifier(`${queue.table}_live`);
-  const [row] = await db.execute<{ oldest: string | null }>(sql`
-    select min(created_at)::text as oldest from (
-      (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
-      union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
-      union all (select min(created_at) from ${live} where status = 'processing')) o`);
+/** As `oldestUnfinished`: a tombstone older than every unfinished event can go, because none of them can still bring its entity back. */
+export async function readOldestUnfinished(db: Db, queue: Queue): Promise<string | null> {
+  const [row] = await db.execute<{ oldest: string | null }>(sql`select ${oldestUnfinished(queue)}::text as oldest`);
   return row?.oldest ?? null;
 }

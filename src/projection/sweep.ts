@@ -3,7 +3,7 @@ import type { Db } from "../db/client.ts";
 import { readBacklog } from "../outbox/backlog.ts";
 import type { Queue } from "../outbox/event.ts";
 import { reclaim } from "../outbox/reclaim.ts";
-import { oldestUnfinished, type PruneStep, pruneDone } from "../outbox/retention.ts";
+import { type PruneStep, pruneDone, readOldestUnfinished } from "../outbox/retention.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { failureReason } from "./batch.ts";
 
@@ -21,7 +21,7 @@ const pruneStep = 5000;
 
 /** Drops tombstones that no unfinished event can still need: an event older than the delete would bring the entity back. */
 async function pruneTombstones(db: Db, queue: Queue, hours: number): Promise<number> {
-  const oldest = await oldestUnfinished(db, queue);
+  const oldest = await readOldestUnfinished(db, queue);
   const rows = await db.execute(sql`
     delete from search_index where id in (
       select id from search_index

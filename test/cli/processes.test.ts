@@ -172,7 +172,7 @@ test("a port in use is one line and exit code 1, for the API, the worker and the
   await taken.stop(true);
 });
 
-test("a port in use is noticed with NODE_ENV=production too, where Bun would share it", async () => {
+test("a port in use is noticed with NODE_ENV=production too", async () => {
   const first = run(["serve", "--port", "0"], { NODE_ENV: "production" });
   const { port } = new URL(await listens(first));
   const second = await wordloom(["serve", "--port", port], { ...env, NODE_ENV: "production" });

@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import fc from "fast-check";
 import { readBacklog } from "../../src/outbox/backlog.ts";
 import { queues } from "../../src/outbox/event.ts";
-import { oldestUnfinished, pruneDone } from "../../src/outbox/retention.ts";
+import { pruneDone, readOldestUnfinished } from "../../src/outbox/retention.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { empty } from "../support/queue.ts";
 
@@ -55,7 +55,7 @@ test("the backlog is what a naive count over all rows says, and neither failed n
       const [naive] = await db.execute<{ oldest: string | null }>(
         sql`select min(created_at)::text as oldest from search_outbox_events where status in ('pending', 'processing')`,
       );
-      expect(await oldestUnfinished(db, queue)).toBe(naive?.oldest ?? null);
+      expect(await readOldestUnfinished(db, queue)).toBe(naive?.oldest ?? null);
     }),
     { numRuns: 150 },
   );
