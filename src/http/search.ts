@@ -54,7 +54,7 @@ function requestOf(query: Static<typeof everything>, entityType: EntityType | un
 async function found(desk: Desk, { client, index }: SearchBackend, request: SearchRequest) {
   const { limit, offset } = request;
   if (!desk.config.ENABLE_SEARCH_PROJECTION) return { total: 0, hits: [], limit, offset };
-  const { total, hits } = await search(client, index, request);
+  const { total, hits } = await desk.signals.searched(index, () => search(client, index, request));
   const served = await current(desk.db, hits);
   return {
     total: total - (hits.length - served.length),

@@ -80,6 +80,8 @@ export type RequestSignals = {
 
 export type ApiSignals = {
   readonly request: (request: Request) => RequestSignals;
+  /** Runs one search in the index, as a client span below the request's. Throws what `search` throws. */
+  readonly searched: <T>(index: string, search: () => Promise<T>) => Promise<T>;
   /** After the commit. */
   readonly appended: (appended: Appended) => void;
   /** Something unforeseen went wrong in a request. */
@@ -174,6 +176,27 @@ export function apiSignals(
         },
       };
     },
+    searched: async (index, search) => {
+      if (trace.getActiveSpan()?.isRecording() !== true) return await search();
+      const span = tracing.tracer.startSpan(`search ${index}`, {
+        kind: SpanKind.CLIENT,
+        attributes: {
+          "db.system.name": "elasticsearch",
+          "db.operation.name": "search",
+          "db.collection.name": index,
+          "wordloom.obs_schema": obsSchema,
+        },
+      });
+      try {
+        return await search();
+      } catch (error) {
+        span.setStatus({ code: SpanStatusCode.ERROR });
+        span.setAttribute("error.type", errorType(error));
+        throw error;
+      } finally {
+        span.end();
+      }
+    },
     appended: (appended) => {
       for (const { eventType, entityType, count, chronicled } of appended.values())
         produced(eventType, entityType, count, chronicled);
@@ -187,6 +210,11 @@ export function apiSignals(
 function spanName(method: string, route: string | null): string {
   const verb = method === "_OTHER" ? "HTTP" : method;
   return route === null ? verb : `${verb} ${route}`;
+}
+
+/** The error's code, else its class: never its message, which may quote values. */
+function errorType(error: unknown): string {
+  return error instanceof Error ? (codeOf(error)?.code ?? error.name) : "_OTHER";
 }
 
 /** Where statements are sent. A unix socket is used where there is one. */
@@ -227,7 +255,7 @@ export function statementSignals(
         // Not the message: Postgres puts values into it.
         span.setStatus({ code: SpanStatusCode.ERROR });
         span.setAttributes({
-          "error.type": code ?? (error instanceof Error ? error.name : "_OTHER"),
+          "error.type": errorType(error),
           ...(code !== undefined && sqlState ? { "db.response.status_code": code } : {}),
         });
       }

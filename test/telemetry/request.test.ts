@@ -1,4 +1,5 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
+import { Client, HttpConnection } from "@elastic/elasticsearch";
 import { context, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import type { ReadableSpan } from "@opentelemetry/sdk-trace-base";
 import { sql } from "drizzle-orm";
@@ -136,6 +137,40 @@ test("a request that fails is an ERROR span whose error.type is the problem's co
     ]);
   });
   await locker.close();
+});
+
+test("a search is a client span of the engine below its server span, and an ERROR span when the engine is away", async () => {
+  const answers = [Response.json({ hits: { total: 0, hits: [] } }), Response.json({}, { status: 503 })];
+  const server = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: () => {
+      const answer = answers.shift() ?? new Response();
+      answer.headers.set("x-elastic-product", "Elasticsearch");
+      return answer;
+    },
+  });
+  const searching = new Client({ node: server.url.href, Connection: HttpConnection, maxRetries: 0 });
+  const { send } = openApi(database.db, { tracing, search: { client: searching, index: "wordloom-test" } });
+  const headers = { traceparent: `${sent}-01` };
+  expect((await send("GET", "/api/v1/search/tags?q=loom", undefined, headers)).status).toBe(200);
+  expect((await send("GET", "/api/v1/search/tags?q=loom", undefined, headers)).status).toBe(503);
+  await until("all spans are out", () => memory.spans.filter(isServer).length === 2);
+  const told = memory.spans.filter(({ name }) => name === "search wordloom-test");
+  const servers = memory.spans.filter(isServer);
+  expect(told.map((s) => s.parentSpanContext?.spanId)).toEqual(servers.map((s) => s.spanContext().spanId));
+  const common = {
+    "db.system.name": "elasticsearch",
+    "db.operation.name": "search",
+    "db.collection.name": "wordloom-test",
+    "wordloom.obs_schema": obsSchema,
+  };
+  expect(told.map(({ kind, status, attributes }) => [kind, status.code, attributes])).toEqual([
+    [SpanKind.CLIENT, SpanStatusCode.UNSET, common],
+    [SpanKind.CLIENT, SpanStatusCode.ERROR, { ...common, "error.type": "SEARCH_UNAVAILABLE" }],
+  ]);
+  await searching.close();
+  await server.stop(true);
 });
 
 test("a connection that is lost is an ERROR span with the driver's code, which is no SQLSTATE", async () => {

@@ -15,7 +15,7 @@ const src = join(import.meta.dir, "../../src");
 const codeWords = new Set(
   `add aggregate appended at attributes base chronicled claimed claims code config context count counts database delete doc enabled end experiment failed fd fields formatters from fill flush hastened host hostname id ids identity ignore index items
   keys kind known labels lag line links log lost message metrics mixin name observe oldest ops options outcome parent pool port processing producers projections pruned query reasons reclaimed released
-  render request retry rows run sampled seconds serializers set settled shared sinks span spans started status stuck success sync tally timestamp told trace tracer tracing verb version who`.split(
+  render request retry rows run sampled searched seconds serializers set settled shared sinks span spans started status stuck success sync tally timestamp told trace tracer tracing verb version who`.split(
     /\s+/,
   ),
 );
