@@ -84,14 +84,12 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
     observe,
     tally: () => {
       const counts = new Map<Of<"counter">, Map<Readonly<Record<string, string>>, number>>();
-      const largest = new Map<Of<"histogram">, Parameters<Metrics["observe"]>>();
+      const observed = new Map<Of<"histogram">, Parameters<Metrics["observe"]>[]>();
       return {
         observe: (...seen) => {
-          const [name, labels, value, traceId] = seen;
-          const before = largest.get(name);
-          if (traceId === undefined || (before && before[2] >= value)) return observe(name, labels, value);
-          if (before) observe(before[0], before[1], before[2]);
-          largest.set(name, seen);
+          const of = observed.get(seen[0]);
+          if (of) of.push(seen);
+          else observed.set(seen[0], [seen]);
         },
         add: (name, labels) => {
           const of = counts.get(name) ?? new Map<Readonly<Record<string, string>>, number>();
@@ -100,8 +98,13 @@ export function openMetrics(role: "api" | "worker" | "both"): Metrics {
         flush: () => {
           for (const [name, of] of counts) for (const [labels, count] of of) counter(name)?.inc(labels, count);
           counts.clear();
-          for (const seen of largest.values()) observe(...seen);
-          largest.clear();
+          for (const of of observed.values()) {
+            let largest: (typeof of)[number] | undefined;
+            for (const seen of of)
+              if (seen[3] !== undefined && (largest === undefined || seen[2] > largest[2])) largest = seen;
+            for (const seen of of) observe(seen[0], seen[1], seen[2], seen === largest ? seen[3] : undefined);
+          }
+          observed.clear();
         },
       };
     },
