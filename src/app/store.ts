@@ -14,7 +14,8 @@ import { migrate, pendingMigrations } from "../db/migrate.ts";
 import { PostgresStartError } from "../embedded/postgres/failure.ts";
 import { startPostgres } from "../embedded/postgres/start.ts";
 import { CommandError } from "../errors.ts";
-import { poolOpened, type Sinks, statementSignals } from "../telemetry/signals.ts";
+import { poolOpened, statementSignals } from "../telemetry/database-signals.ts";
+import type { Sinks } from "../telemetry/signals.ts";
 import { embeddedAddress, type Settings } from "./settings.ts";
 
 /** Finds the database, starting the embedded Postgres where none is given. What it opens is released with `resources`. */

@@ -22,6 +22,11 @@ export function codeOf(error: object): { readonly code: string; readonly sqlStat
     : { code, sqlState: /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined };
 }
 
+/** For spans: the error's code, else its class. Never its message, which may quote values. */
+export function errorType(error: unknown): string {
+  return error instanceof Error ? (codeOf(error)?.code ?? error.name) : "_OTHER";
+}
+
 /** The message of an error, unless it is of a kind that quotes what users wrote or secrets. */
 function messageOf(error: Error): string {
   const { code, sqlState = false } = codeOf(error) ?? {};

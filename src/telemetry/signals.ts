@@ -1,15 +1,14 @@
 import { context, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import type { Config } from "../config.ts";
 import { obsSchema, projections } from "./keys.ts";
-import { codeOf, type Log, sampledTraceId, traceKeys } from "./log.ts";
+import { errorType, type Log, sampledTraceId, traceKeys } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
-import { summarizeQuery } from "./query-summary.ts";
 import { type DropReason, dropReasons, pointsAtGrpc, type Tracing } from "./tracing.ts";
 
 /**
  * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
- * Here is the process and its requests; worker-signals.ts, batch-signals.ts and event-signals.ts have the queues.
+ * Here is the process and its requests; database-signals.ts has what they send to Postgres, worker-signals.ts, batch-signals.ts and event-signals.ts have the queues.
  * No file outside of telemetry names a metric, a span, an attribute or a log event.
  */
 
@@ -210,68 +209,4 @@ export function apiSignals(
 function spanName(method: string, route: string | null): string {
   const verb = method === "_OTHER" ? "HTTP" : method;
   return route === null ? verb : `${verb} ${route}`;
-}
-
-/** The error's code, else its class: never its message, which may quote values. */
-function errorType(error: unknown): string {
-  return error instanceof Error ? (codeOf(error)?.code ?? error.name) : "_OTHER";
-}
-
-/** Where statements are sent. A unix socket is used where there is one. */
-type DatabasePlace = {
-  readonly host: string;
-  readonly port: number;
-  readonly socketPath: string | undefined;
-  readonly database: string;
-};
-
-/**
- * Returns what is told of each statement when it is sent, and hands back what is told how it ended: a client span below the request's. Their text has placeholders, never
- * values. Undefined when tracing is off, or when the request is not sampled: then there is nothing to tell.
- */
-export function statementSignals(
-  { enabled, tracer }: Tracing,
-  { host, port, socketPath, database }: DatabasePlace,
-): ((text: string) => ((error?: unknown) => void) | undefined) | undefined {
-  if (!enabled) return undefined;
-  const attributes = {
-    "db.system.name": "postgresql",
-    // The schema is the one that every connection is opened with.
-    "db.namespace": `${database}|public`,
-    "server.address": socketPath ?? host,
-    ...(socketPath === undefined && port !== 5432 ? { "server.port": port } : {}),
-    "wordloom.obs_schema": obsSchema,
-  };
-  return (text) => {
-    if (trace.getActiveSpan()?.isRecording() !== true) return undefined;
-    const summary = summarizeQuery(text);
-    const span = tracer.startSpan(summary, {
-      kind: SpanKind.CLIENT,
-      attributes: { ...attributes, "db.query.summary": summary, "db.query.text": text },
-    });
-    return (error) => {
-      if (error !== undefined) {
-        const { code, sqlState = false } = (error instanceof Error && codeOf(error)) || {};
-        // Not the message: Postgres puts values into it.
-        span.setStatus({ code: SpanStatusCode.ERROR });
-        span.setAttributes({
-          "error.type": errorType(error),
-          ...(code !== undefined && sqlState ? { "db.response.status_code": code } : {}),
-        });
-      }
-      span.end();
-    };
-  };
-}
-
-/** Shows how a pool of connections is used. `pool` is its name, in pg_stat_activity too; `read` is asked at each scrape. */
-export function poolOpened(
-  metrics: Metrics,
-  pool: string,
-  read: () => { readonly max: number; readonly used: number; readonly idle: number; readonly pending: number },
-): void {
-  metrics.read("db_client_connections", { pool, state: "used" }, () => read().used);
-  metrics.read("db_client_connections", { pool, state: "idle" }, () => read().idle);
-  metrics.read("db_client_connection_pending_requests", { pool }, () => read().pending);
-  metrics.set("db_client_connection_max", { pool }, read().max);
 }

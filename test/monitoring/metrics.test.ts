@@ -2,11 +2,12 @@ import { expect, test } from "bun:test";
 import { readConfig, variables } from "../../src/config.ts";
 import { eventTypes } from "../../src/library/event-types.ts";
 import { ops, reasons } from "../../src/outbox/event.ts";
+import { poolOpened } from "../../src/telemetry/database-signals.ts";
 import { projections } from "../../src/telemetry/keys.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type MetricName, metricDefinitions } from "../../src/telemetry/metric-definitions.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
-import { apiSignals, poolOpened, spansDropped } from "../../src/telemetry/signals.ts";
+import { apiSignals, spansDropped } from "../../src/telemetry/signals.ts";
 import { dropReasons, openTracing } from "../../src/telemetry/tracing.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
 import { metricsPage } from "../../tools/docs-metrics.ts";
@@ -171,7 +172,7 @@ test("a runbook says what it means, the query, the trace search, the log filter,
 });
 
 test("log filters and trace searches use events and keys that the signals write", () => {
-  const signals = ["signals", "worker-signals", "batch-signals", "event-signals"]
+  const signals = ["signals", "database-signals", "worker-signals", "batch-signals", "event-signals"]
     .map((name) => read(`src/telemetry/${name}.ts`))
     .join("\n");
   const sources = `${signals}${read("src/telemetry/keys.ts")}`;

@@ -36,7 +36,7 @@ async function namespacedKeys(): Promise<string[]> {
 }
 
 test("the keys of spans and log lines change only together with the name of their schema", async () => {
-  const tellers = ["signals", "worker-signals", "batch-signals", "event-signals", "log"].map(
+  const tellers = ["signals", "database-signals", "worker-signals", "batch-signals", "event-signals", "log"].map(
     (name) => `telemetry/${name}.ts`,
   );
   const named = (await Promise.all(tellers.map(propertiesOf))).flat();
