@@ -14,29 +14,31 @@ export type Backlog = {
   readonly oldestAgeSeconds: number;
 };
 
-type Row = { pending: string; processing: string; stuck: string; failed: string; oldest: number };
+type Row = { lag: string; processing: string; stuck: string; failed: string; oldest: number };
 
-/** When the oldest event that is neither done nor failed was appended; null when there is none. Each branch is answered by a range of the live partition's index. */
+/** When the oldest event that is neither done nor failed was appended; null when there is none. Each branch is answered by a range of the live partition's index (drizzle/0008). */
 export function oldestUnfinished(queue: Queue): SQL {
   const live = sql.identifier(`${queue.table}_live`);
   return sql`(select min(created_at) from (
-    (select created_at from ${live} where status = 'pending' and next_retry_at is null order by next_retry_at, id + 0 limit 1)
-    union all (select min(created_at) from ${live} where status = 'pending' and next_retry_at is not null)
-    union all (select min(created_at) from ${live} where status = 'processing')) unfinished)`;
+    (select created_at from ${live} where next_retry_at is null order by next_retry_at, id + 0 limit 1)
+    union all (select min(created_at) from ${live} where next_retry_at < 'infinity')) unfinished)`;
 }
 
 /** Costs O(live rows), whatever the history: every count is answered by a range of the live partition's index. */
 export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number): Promise<Backlog> {
   const live = sql.identifier(`${queue.table}_live`);
   const [row] = await db.execute<Row>(sql`
-    select (select count(*) from ${live} where status = 'pending' and next_retry_at is null) + (select count(*) from ${live} where status = 'pending' and next_retry_at is not null) as pending,
-           (select count(*) from ${live} where status = 'processing') as processing,
-           (select count(*) from ${live} where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')) as stuck,
-           (select count(*) from ${live} where status = 'failed') as failed,
-           coalesce(extract(epoch from now() - ${oldestUnfinished(queue)}), 0)::float8 as oldest`);
+    select (select count(*) from ${live} where next_retry_at is null) + (select count(*) from ${live} where next_retry_at < 'infinity') as lag,
+           (select count(*) from ${live} where next_retry_at = 'infinity') as failed,
+           p.processing, p.stuck,
+           coalesce(extract(epoch from now() - ${oldestUnfinished(queue)}), 0)::float8 as oldest
+      from (select count(*) as processing,
+                   count(*) filter (where lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond') as stuck
+              from ${live}
+             where id = any(array(select unnest(ids) from outbox_leases where projection = ${queue.projection})) and status = 'processing') p`);
   if (!row) throw new Error("the backlog query answered no row");
   return {
-    lag: Number(row.pending) + Number(row.processing),
+    lag: Number(row.lag),
     processing: Number(row.processing),
     stuck: Number(row.stuck),
     failed: Number(row.failed),

@@ -98,12 +98,15 @@ function toEvent(row: string): ClaimedEvent & { readonly fresh: boolean } {
   };
 }
 
-/** The two lanes, as the places of their rows; "id + 0" are the words of their index (drizzle/0007). The CTEs are materialized because an inlined LIMIT subquery may run more than once and lock more rows than asked for. */
+/**
+ * The two lanes, as the places of their rows; "id + 0" are the words of their index (drizzle/0007). What is under lease is still in its lane, and passed over. The CTEs are
+ * materialized because an inlined LIMIT subquery may run more than once and lock more rows than asked for.
+ */
 function due(queue: Queue, limit: number, floor: bigint, retriesFirst: boolean, lock: boolean) {
   const live = sql.identifier(`${queue.table}_live`);
   const locking = lock ? sql`for update skip locked` : sql``;
   const retry = (rest: ReturnType<typeof sql>) => sql`
-    select ctid from ${live} where status = 'pending' and next_retry_at is not null and next_retry_at <= now() order by next_retry_at, id + 0 limit ${rest} ${locking}`;
+    select ctid from ${live} where status = 'pending' and next_retry_at <= now() order by next_retry_at, id + 0 limit ${rest} ${locking}`;
   const fresh = (rest: ReturnType<typeof sql>) => sql`
     select ctid from ${live} where status = 'pending' and next_retry_at is null and id + 0 >= ${floor.toString()}::bigint order by next_retry_at, id + 0 limit ${rest} ${locking}`;
   const [first, second] = retriesFirst ? [retry, fresh] : [fresh, retry];
@@ -113,8 +116,8 @@ function due(queue: Queue, limit: number, floor: bigint, retriesFirst: boolean, 
 }
 
 function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: string) {
-  // By ctid: the rows are locked, and it needs no plan. A join is planned for how many rows there were once, and then reads the whole table. RETURNING promises no
-  // order, and two events of one entity must keep theirs.
+  // Changes no indexed column (drizzle/0008). By ctid: the rows are locked, and it needs no plan. A join is planned for how many rows there were once, and then reads the
+  // whole table. RETURNING promises no order, and two events of one entity must keep theirs.
   return sql`leased as (
       update ${sql.identifier(`${queue.table}_live`)} e
          set status = 'processing', owner = ${owner}, claim_batch_id = ${claimBatchId}::uuid, attempts = e.attempts + 1,
@@ -122,6 +125,9 @@ function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: str
        where e.ctid = any(array(select ctid from due))
       returning e.id, e.entity_type, e.entity_id, e.op, e.event_version, e.attempts, e.counted_attempts, e.traceparent, e.tracestate, e.created_at,
                 e.next_retry_at is null as fresh
+    ), held as (
+      insert into outbox_leases (claim_batch_id, projection, ids)
+      select ${claimBatchId}::uuid, ${queue.projection}, array_agg(id) from leased having count(*) > 0
     )
     select string_agg(concat_ws(${fieldEnd}, id, entity_type, entity_id, op, event_version, attempts, counted_attempts, coalesce(traceparent, ''), coalesce(tracestate, ''),
                                 fresh, date_part('epoch', clock_timestamp() - created_at)), ${rowEnd} order by id) as rows
@@ -162,9 +168,10 @@ async function claimWithoutLock(
 /** Gives back what a claim took whose answer never came: nobody knows of it, and its lease would have to run out first. Nothing was sent. */
 async function giveBack(db: Db, queue: Queue, claimBatchId: string): Promise<void> {
   await db.execute(sql`
+    with held as (delete from outbox_leases where claim_batch_id = ${claimBatchId}::uuid returning ids)
     update ${sql.identifier(`${queue.table}_live`)}
        set status = 'pending', owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, attempts = attempts - 1, next_retry_at = now(), updated_at = now()
-     where status = 'processing' and claim_batch_id = ${claimBatchId}::uuid`);
+     where id = any(array(select unnest(ids) from held)) and status = 'processing' and claim_batch_id = ${claimBatchId}::uuid`);
 }
 
 /**
@@ -217,7 +224,7 @@ export async function renew(
     update ${sql.identifier(`${queue.table}_live`)}
        set lease_until = least(now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at + ${maxProcessingMs}::float8 * interval '1 millisecond'),
            updated_at = now()
-     where id = any(${ids}::bigint[]) and status not in ('pending', 'failed') and claim_batch_id = ${lease.claimBatchId}::uuid
+     where id = any(${ids}::bigint[]) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
        and processing_started_at > now() - ${maxProcessingMs}::float8 * interval '1 millisecond'
     returning extract(epoch from lease_until - now())::float8 * 1000 as left_ms`);
   if (rows.length === lease.events.length) lease.expiresAt = sentAt + Math.min(...rows.map((row) => row.left_ms));

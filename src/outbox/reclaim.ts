@@ -30,7 +30,7 @@ const atOnce = 1000;
 
 /**
  * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, and writes who took them, from whom, when and why.
- * A row that was lost `maxReclaims` times is failed: whatever holds it dies. `attempts` stays: the send may have happened.
+ * A row that was lost `maxReclaims` times is failed: whatever holds it dies. `attempts` stays: the send may have happened. Forgets the leases of which nothing is left.
  */
 export async function reclaim(
   db: Db,
@@ -41,9 +41,11 @@ export async function reclaim(
 ): Promise<Reclaimed[]> {
   const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute<Row>(sql`
-    with lapsed as materialized (
+    with held as materialized (
+      select claim_batch_id, ids from outbox_leases where projection = ${queue.projection}
+    ), lapsed as materialized (
       select ctid, id, claim_batch_id from ${live}
-       where status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')
+       where id = any(array(select unnest(ids) from held)) and status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')
        order by lease_until
        limit ${atOnce}
          for update skip locked
@@ -52,12 +54,16 @@ export async function reclaim(
          set status = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'failed' else 'pending' end,
              error_reason = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'lease_expired' else e.error_reason end,
              error = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
-             next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then null else now() end,
+             next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'infinity'::timestamptz else now() end,
              reclaim_count = e.reclaim_count + 1, last_reclaimed_at = now(), last_reclaimed_by = ${by}, last_reclaimed_from = e.owner,
              last_reclaimed_reason = case when e.lease_until < now() then 'lease_expired' else 'max_processing_seconds' end,
              owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
        where e.ctid = any(array(select ctid from lapsed))
       returning e.*
+    ), ended as (
+      delete from outbox_leases o
+       where o.claim_batch_id in (select h.claim_batch_id from held h
+                                   where not exists (select from ${live} e where e.id = any(h.ids) and e.status = 'processing' and e.claim_batch_id = h.claim_batch_id))
     )
     select t.id::text, t.op, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
       from taken t join lapsed l on l.id = t.id

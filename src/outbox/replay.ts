@@ -16,11 +16,11 @@ export type ReplayRequest = {
 function chosen(queue: Queue, request: ReplayRequest) {
   return sql`
     select ctid, id, error_reason, error, attempts from ${sql.identifier(`${queue.table}_live`)}
-     where status = 'failed'
+     where next_retry_at = 'infinity' and status = 'failed'
        ${request.entityType === undefined ? sql`` : sql`and entity_type = ${request.entityType}`}
        ${request.sinceHours === undefined ? sql`` : sql`and updated_at > now() - ${request.sinceHours}::float8 * interval '1 hour'`}
        ${request.ids === undefined ? sql`` : sql`and id = any(${`{${request.ids.join(",")}}`}::bigint[])`}
-     order by id limit ${request.limit}`;
+     order by next_retry_at, id + 0 limit ${request.limit}`;
 }
 
 /** The failed events that such a replay would revive. */

@@ -73,10 +73,9 @@ export async function settle(
   }
   const live = sql.identifier(`${queue.table}_live`);
   const ids = (list: readonly bigint[]) => sql`${`{${list.join(",")}}`}::bigint[]`;
-  // The last two conditions of each half are the fence; "not in" keeps the planner from the index that begins with the status, where under a pinned xmin every lease of
-  // the last hours is still met. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
+  // The last two conditions of each half are the fence. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
   const fence = (list: readonly bigint[]) =>
-    sql`e.id = any(${ids(list)}) and e.status not in ('pending', 'failed') and e.claim_batch_id = ${lease.claimBatchId}::uuid`;
+    sql`e.id = any(${ids(list)}) and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid`;
   // Only what there is of a kind is asked for: an empty list costs each row as much as looking it up.
   const among = (list: readonly bigint[]) => (list.length === 0 ? sql`false` : sql`id = any(${ids(list)})`);
   const moved = sql`moved as (
@@ -87,12 +86,17 @@ export async function settle(
              case when ${among(done.noop)} then 'noop' when ${among(done.superseded)} then 'superseded' else 'applied' end, now(), now()
         from moved
     )`;
+  // What is not settled now stays under lease.
+  const whole = done.all.length + otherIds.length === lease.events.length;
+  const ended = whole
+    ? sql`, ended as (delete from outbox_leases where claim_batch_id = ${lease.claimBatchId}::uuid)`
+    : sql``;
   // Most batches are done as a whole, and need only the first half.
   const rest = sql`, kept as (
       update ${live} e
          set (status, error_reason, error, attempts, counted_attempts, next_retry_at) = (
                select k ->> 'status', coalesce(k ->> 'reason', e.error_reason), coalesce(k ->> 'error', e.error), e.attempts - (k ->> 'refund')::int,
-                      e.counted_attempts + (k ->> 'counted')::int, case k ->> 'status' when 'pending' then now() + (k ->> 'delay_ms')::float8 * interval '1 millisecond' end
+                      e.counted_attempts + (k ->> 'counted')::int, case k ->> 'status' when 'pending' then now() + (k ->> 'delay_ms')::float8 * interval '1 millisecond' else 'infinity' end
                  from (select o.others -> e.id::text) as x(k)),
              owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()
         from (select ${`{${others.join(",")}}`}::jsonb as others) o
@@ -102,8 +106,8 @@ export async function settle(
   // One row: the driver's work goes by the row.
   const [row] = await db.execute<{ ids: string | null }>(
     otherIds.length === 0
-      ? sql`with ${moved} select string_agg(id::text, ',') as ids from moved`
-      : sql`with ${moved}${rest} select string_agg(id::text, ',') as ids from (select id from moved union all select id from kept) s`,
+      ? sql`with ${moved}${ended} select string_agg(id::text, ',') as ids from moved`
+      : sql`with ${moved}${rest}${ended} select string_agg(id::text, ',') as ids from (select id from moved union all select id from kept) s`,
   );
   return new Set(row?.ids?.split(",").map(BigInt));
 }
@@ -114,8 +118,8 @@ export async function hasten(db: Db, queue: Queue, reasons: readonly string[], l
   const rows = await db.execute(sql`
     with waiting as materialized (
       select ctid from ${live}
-       where status = 'pending' and next_retry_at > now() and error_reason = any(${`{${reasons.join(",")}}`}::text[])
-       order by next_retry_at ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked
+       where status = 'pending' and next_retry_at > now() and next_retry_at < 'infinity' and error_reason = any(${`{${reasons.join(",")}}`}::text[])
+       order by next_retry_at, id + 0 ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked
     )
     update ${live} e set next_retry_at = now(), updated_at = now() where e.ctid = any(array(select ctid from waiting))
     returning 1`);

@@ -136,7 +136,7 @@ export async function fill(db: Db, count: number): Promise<void> {
 
 /** Forgets everything, so that the next run starts as the first did. */
 export async function empty(db: Db): Promise<void> {
-  await db.execute(sql`truncate search_outbox_events, chronicle_outbox_events, search_index`);
+  await db.execute(sql`truncate search_outbox_events, chronicle_outbox_events, outbox_leases, search_index`);
 }
 
 /** Keeps the raw figures under test/bench/results and prints them. */

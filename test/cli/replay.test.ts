@@ -12,8 +12,8 @@ const asked = ["replay", "--by", "ops", "--reason", "mapping fixed"];
 beforeEach(async () => {
   await database.db.execute(sql`truncate search_outbox_events, outbox_replays`);
   await database.db.execute(sql`
-    insert into search_outbox_events (id, entity_type, entity_id, op, event_version, status, error_reason, error, attempts, counted_attempts)
-    select i, 'tag', gen_random_uuid(), 'upsert', 1, 'failed', 'es_4xx', 'mapping', 10, 10 from generate_series(1, 5) i`);
+    insert into search_outbox_events (id, entity_type, entity_id, op, event_version, status, next_retry_at, error_reason, error, attempts, counted_attempts)
+    select i, 'tag', gen_random_uuid(), 'upsert', 1, 'failed', 'infinity', 'es_4xx', 'mapping', 10, 10 from generate_series(1, 5) i`);
 });
 
 const pending = async () =>

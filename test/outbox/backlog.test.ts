@@ -25,13 +25,16 @@ const row: fc.Arbitrary<Row> = fc.record({
 async function insert(rows: readonly Row[]): Promise<void> {
   const values = rows.toSorted((a, b) => b.ageSeconds - a.ageSeconds);
   await db.execute(sql`
+    with made as (
     insert into search_outbox_events (entity_type, entity_id, op, status, next_retry_at, lease_until, processing_started_at, claim_batch_id, created_at, updated_at, processed_at)
-    select 'tag', gen_random_uuid(), 'upsert', r->>'status', case when (r->>'waits')::bool and r->>'status' = 'pending' then now() end,
+    select 'tag', gen_random_uuid(), 'upsert', r->>'status', case r->>'status' when 'failed' then 'infinity' when 'done' then null else case when (r->>'waits')::bool then now() end end::timestamptz,
            case r->>'status' when 'processing' then now() + (r->>'leaseSeconds')::int * interval '1 second' end,
            case r->>'status' when 'processing' then now() - (r->>'workedSeconds')::int * interval '1 second' end,
            case r->>'status' when 'processing' then gen_random_uuid() end, now() - (r->>'ageSeconds')::int * interval '1 second', now() - (r->>'ageSeconds')::int * interval '1 second',
            case r->>'status' when 'done' then now() - (r->>'ageSeconds')::int * interval '1 second' end
-      from jsonb_array_elements(${JSON.stringify(values)}::jsonb) with ordinality as v(r, n) order by n`);
+      from jsonb_array_elements(${JSON.stringify(values)}::jsonb) with ordinality as v(r, n) order by n
+    returning id, status, claim_batch_id)
+    insert into outbox_leases (claim_batch_id, projection, ids) select claim_batch_id, ${queue.projection}, array[id] from made where status = 'processing'`);
 }
 
 test("the backlog is what a naive count over all rows says, and neither failed nor done rows are lag or age", async () => {

@@ -1,11 +1,12 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { appending } from "../../src/outbox/append.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
-import { all, applied, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
+import { all, applied, empty, enqueue, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
 
 const database = await testDatabase();
 const { db, close } = database.open({ max: 8 });
@@ -168,5 +169,31 @@ test("what a claim took whose answer was lost is given back by the next claim, w
   expect(lost).toBeInstanceOf(Error);
   expect(Array.from((await rowsOf(db, queue)).values(), (r) => r.status)).toEqual(Array(3).fill("processing"));
   lose = false;
-  expect((await claim(10))?.events.map((e) => e.attempts)).toEqual([1, 1, 1]);
+  const again = await claim(10);
+  expect(again?.events.map((e) => e.attempts)).toEqual([1, 1, 1]);
+  expect(await leasesOf(db, queue)).toEqual([again?.claimBatchId ?? ""]);
+});
+
+test("a claim rewrites its rows where they are and leaves the indexes alone, also those of full rows", async () => {
+  const single = database.open({ max: 1 });
+  try {
+    const traced = sql`select 'block', gen_random_uuid(), 'upsert', n from generate_series(1, 3000) n`;
+    const trace = { traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01`, tracestate: null };
+    await single.db.execute(appending(queue, traced, trace));
+    const counts = async () => {
+      await single.db.execute(sql`select pg_stat_force_next_flush()`);
+      const [row] = await single.db.execute<{ updated: number; hot: number }>(
+        sql`select n_tup_upd::int as updated, n_tup_hot_upd::int as hot from pg_stat_user_tables where relname = 'search_outbox_events_live'`,
+      );
+      return row ?? { updated: 0, hot: 0 };
+    };
+    const before = await counts();
+    const claim = openClaim(single.db, queue, { ...options, owner: "a-host.example:worker-1" });
+    for (let i = 0; i < 6; i += 1) expect((await claim(500))?.events.length).toBe(500);
+    const after = await counts();
+    expect(after.updated - before.updated).toBe(3000);
+    expect(after.hot - before.hot).toBeGreaterThan(2900);
+  } finally {
+    await single.close();
+  }
 });

@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
 import { type Claim, openClaim } from "../../src/outbox/claim.ts";
 import { type Lease, type Op, type Outcome, queues } from "../../src/outbox/event.ts";
-import { enqueue, type QueueRow, rowsOf } from "../support/queue.ts";
+import { astray, enqueue, type QueueRow, rowsOf } from "../support/queue.ts";
 
 export const queue = queues.search;
 export const maxReclaims = 2;
@@ -114,6 +114,7 @@ export class World {
       r.replays,
     ]);
     expect(said).toEqual(due);
+    expect(await astray(this.db, queue)).toEqual({ lost: [], due: [] });
     this.compared += real.size;
     expect(real.size).toBe(this.inserted - this.pruned);
     const [audit] = await this.db.execute<{ n: number }>(sql`select count(*)::int as n from outbox_replays`);

@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type SQL, sql } from "drizzle-orm";
 import { PgDialect } from "drizzle-orm/pg-core";
+import { readBacklog } from "../../src/outbox/backlog.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, type Outcome, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
+import { replay } from "../../src/outbox/replay.ts";
 import { hasten, settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
@@ -38,7 +40,19 @@ async function statements(): Promise<Map<string, string>> {
   await renew(spied, queue, lease, 30_000, 300_000);
   await reclaim(spied, queue, "w", 300_000, 10);
   await hasten(spied, queue, ["es_connect"], 100);
-  const names = ["claim_retries_first", "claim_fresh_first", "settle", "renew", "reclaim", "hasten"];
+  await replay(spied, queue, { by: "operator", reason: "mended", limit: 100 });
+  // It wants an answer.
+  await readBacklog(spied, queue, 300_000).catch(() => undefined);
+  const names = [
+    "claim_retries_first",
+    "claim_fresh_first",
+    "settle",
+    "renew",
+    "reclaim",
+    "hasten",
+    "replay",
+    "backlog",
+  ];
   const dialect = new PgDialect();
   return new Map(
     seen.map((query, i) => {
@@ -63,7 +77,13 @@ const byIndex: Record<string, string[]> = {
   claim_fresh_first: ["Index Scan idx_search_outbox_claim", "Index Scan idx_search_outbox_claim", "Tid Scan"],
   settle: [`Index Scan ${live}_pkey`, `Index Scan ${live}_pkey`],
   renew: [`Index Scan ${live}_pkey`],
-  reclaim: ["Index Scan idx_search_outbox_claim", "Sort", "Tid Scan"],
+  reclaim: [`Index Scan ${live}_pkey`, `Index Scan ${live}_pkey`, "Sort", "Tid Scan"],
+  replay: ["Index Scan idx_search_outbox_claim", "Tid Scan"],
+  backlog: [
+    ...Array.from({ length: 3 }, () => "Index Only Scan idx_search_outbox_claim"),
+    ...Array.from({ length: 2 }, () => "Index Scan idx_search_outbox_claim"),
+    `Index Scan ${live}_pkey`,
+  ],
   hasten: ["Index Scan idx_search_outbox_claim", "Tid Scan"],
 };
 
@@ -101,12 +121,13 @@ const fill = (rows: number) =>
     insert into search_outbox_events (entity_type, entity_id, op, event_version, status, claim_batch_id, lease_until, processing_started_at, next_retry_at, error_reason)
     select 'block', gen_random_uuid(), 'upsert', n, case when n between 500 and 599 then 'processing' else 'pending' end, case when n between 500 and 599 then '${batchId}'::uuid end,
            case when n between 500 and 599 then now() + interval '1 hour' end, case when n between 500 and 599 then now() end, case when n % 10 = 0 then now() + interval '1 hour' end, 'es_connect'
-      from generate_series(1, ${rows}) n`),
+      from generate_series(1, ${rows}) n;
+    insert into outbox_leases (claim_batch_id, projection, ids) select '${batchId}', '${queue.projection}', array_agg(n) from generate_series(500, 599) n`),
   );
 
 describe.each([0, 1000, 200_000])("with %d rows", (rows) => {
   beforeAll(async () => {
-    await db.execute(sql.raw("truncate search_outbox_events restart identity"));
+    await db.execute(sql.raw("truncate search_outbox_events, outbox_leases restart identity"));
     await db.execute(sql.raw(`vacuum analyze ${live}`));
     await db.execute(sql.raw("deallocate all"));
     await prepare();

@@ -4,7 +4,7 @@ import { openClaim } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { testDatabase } from "../support/postgres.ts";
-import { empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
+import { empty, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
 
 const database = await testDatabase();
 const { db, close } = database.open();
@@ -83,6 +83,19 @@ test("a row that was lost as often as allowed is failed with a reason, and is no
     due_in_ms: null,
   });
   expect(await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10)).toBeNull();
+});
+
+test("the lease of a batch is forgotten once nothing of it is left, and not before", async () => {
+  await enqueue(db, queue, newEvents(1500));
+  const lapsed = await claim("w1", 1200);
+  const held = await claim("w2");
+  await expire(db, queue, lapsed);
+  const both = [lapsed.claimBatchId, held.claimBatchId].toSorted();
+  expect((await reclaim(db, queue, "w3", 600_000, 10)).length).toBe(1000);
+  expect(await leasesOf(db, queue)).toEqual(both);
+  expect((await reclaim(db, queue, "w3", 600_000, 10)).length).toBe(200);
+  expect(await reclaim(db, queue, "w3", 600_000, 10)).toEqual([]);
+  expect(await leasesOf(db, queue)).toEqual([held.claimBatchId]);
 });
 
 test("at most a thousand rows go back at once, and two sweeps at the same time share them", async () => {

@@ -6,7 +6,7 @@ import { reclaim } from "../../src/outbox/reclaim.ts";
 import { hasten, settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
-import { all, applied, empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
+import { all, applied, empty, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
 
 const database = await testDatabase();
 const { db, close } = database.open();
@@ -145,6 +145,20 @@ test("of a batch that was lost in part the rest is settled, and the lost ids are
   expect(settled).toEqual(new Set(first.events.map((e) => e.id).filter((id) => !lost.includes(id))));
   const rows = await rowsById();
   for (const id of lost) expect(rows.get(id)).toMatchObject({ status: "processing", owner: "w2" });
+});
+
+test("a lease is forgotten with its last event: what is left out of a settle is still found when it lapses", async () => {
+  await enqueue(db, queue, newEvents(4));
+  const lease = await claim("w1");
+  const [first, ...others] = lease.events.map((e) => e.id);
+  await settle(db, queue, lease, new Map([[first ?? 0n, applied]]));
+  expect(await leasesOf(db, queue)).toEqual([lease.claimBatchId]);
+  await expire(db, queue, lease);
+  expect((await reclaim(db, queue, "sweep", 600_000, 10)).map((r) => r.id)).toEqual(others);
+
+  const heir = await claim("w2");
+  await settle(db, queue, heir, new Map(heir.events.map((e, i) => [e.id, i === 0 ? applied : fail])));
+  expect((await leasesOf(db, queue)).includes(heir.claimBatchId)).toBe(false);
 });
 
 test("a lease that was renewed after it ran out, before anybody took it, still settles", async () => {

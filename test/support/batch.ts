@@ -135,12 +135,12 @@ export type Row = {
 export async function readRows(db: Db): Promise<Row[]> {
   return await db.execute<Row>(sql`
     select status, result, error_reason as reason, attempts, counted_attempts as counted, error,
-           extract(epoch from next_retry_at - now())::float8 as "dueIn"
+           extract(epoch from nullif(next_retry_at, 'infinity') - now())::float8 as "dueIn"
       from search_outbox_events order by id`);
 }
 
 export async function emptyQueue(db: Db): Promise<void> {
-  await db.execute(sql`truncate search_outbox_events, search_index`);
+  await db.execute(sql`truncate search_outbox_events, outbox_leases, search_index`);
 }
 
 /** What waits is due now. */

@@ -23,7 +23,7 @@ export type QueueRow = {
   last_replayed_by: string | null;
   last_replayed_reason: string | null;
   leased: boolean;
-  /** Milliseconds until it is due; negative when overdue, null when it never was to wait. */
+  /** Milliseconds until it is due; negative when overdue, null when it never was to wait, and when it has failed. */
   due_in_ms: number | null;
 };
 
@@ -32,7 +32,7 @@ export async function rowsOf(db: Db, queue: Queue): Promise<Map<bigint, QueueRow
   const rows = await db.execute<QueueRow>(sql`
     select id::text, status, entity_id, owner, claim_batch_id, attempts, counted_attempts, result, error_reason, error, reclaim_count, last_reclaimed_by, last_reclaimed_from,
            last_reclaimed_reason, replay_count, last_replayed_by, last_replayed_reason, coalesce(lease_until > now(), false) as leased,
-           extract(epoch from next_retry_at - now())::float8 * 1000 as due_in_ms
+           extract(epoch from nullif(next_retry_at, 'infinity') - now())::float8 * 1000 as due_in_ms
       from ${sql.identifier(queue.table)} q order by q.id`);
   return new Map(rows.map((row) => [BigInt(row.id), row]));
 }
@@ -53,10 +53,33 @@ export async function enqueue(db: Db | Tx, queue: Queue, events: readonly NewEve
   await db.execute(appending(queue, select, { traceparent: null, tracestate: null }));
 }
 
+/** What the lease of each row and the lane of each row must be, as the ids of those that are not: all that is processing is found through outbox_leases, nothing that failed is ever due. */
+export async function astray(db: Db, queue: Queue): Promise<{ lost: string[]; due: string[] }> {
+  const live = sql.identifier(`${queue.table}_live`);
+  const rows = await db.execute<{ id: string; status: string }>(sql`
+    select e.id::text, e.status from ${live} e
+     where (e.status = 'processing'
+            and not exists (select from outbox_leases l where l.claim_batch_id = e.claim_batch_id and l.projection = ${queue.projection} and e.id = any(l.ids)))
+        or (e.status = 'failed') <> coalesce(e.next_retry_at = 'infinity', false)
+     order by e.id`);
+  const ids = (processing: boolean) => rows.filter((r) => (r.status === "processing") === processing).map((r) => r.id);
+  return { lost: ids(true), due: ids(false) };
+}
+
+/** The batches that outbox_leases knows. */
+export async function leasesOf(db: Db, queue: Queue): Promise<string[]> {
+  const rows = await db.execute<{ id: string }>(
+    sql`select claim_batch_id::text as id from outbox_leases where projection = ${queue.projection} order by 1`,
+  );
+  return rows.map((r) => r.id);
+}
+
 /** Takes every row out, of the history and the replays too. */
 export async function empty(db: Db, queue: Queue): Promise<void> {
   // Not by TRUNCATE, which makes new files for each index: 20 times as long for a few rows.
-  await db.execute(sql`with audit as (delete from outbox_replays) delete from ${sql.identifier(queue.table)}`);
+  await db.execute(
+    sql`with audit as (delete from outbox_replays), held as (delete from outbox_leases) delete from ${sql.identifier(queue.table)}`,
+  );
 }
 
 /** Lets the lease of a batch run out without waiting for it. */
