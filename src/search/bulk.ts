@@ -101,9 +101,11 @@ const telling = [
 
 /** The engine's reason without what users wrote, with the type of its cause; blank when nothing of it is known to be harmless. */
 function reasonOf(error: Record<string, unknown> | undefined): string {
-  const reason = textOf(error?.["reason"]);
+  // Most items have none, and the patterns take as long as all else that is read of an item.
+  if (error === undefined) return "";
+  const reason = textOf(error["reason"]);
   const kept = telling.flatMap((words) => words.exec(reason)?.[0] ?? []).join(", ");
-  const cause = isRecord(error?.["caused_by"]) ? errorTypeOf(error["caused_by"]) : null;
+  const cause = isRecord(error["caused_by"]) ? errorTypeOf(error["caused_by"]) : null;
   return cause === null ? kept : `${kept} (${cause})`.trim();
 }
 
