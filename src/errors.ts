@@ -43,6 +43,11 @@ export class WordloomError extends Error {
   }
 }
 
+/** The code of an error of the system or of a library, such as EADDRINUSE; undefined where it has none. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
 /** Exit codes of the command line. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, unreachable: 4, refused: 5 } as const;
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type Config, dataDir, readConfig } from "../config.ts";
 import { type Collector, startCollector } from "../embedded/collector/collector.ts";
-import { CommandError } from "../errors.ts";
+import { CommandError, codeOf } from "../errors.ts";
 import { aborted } from "./listen.ts";
 import type { Env, Settings } from "./settings.ts";
 
@@ -20,7 +20,7 @@ async function start(config: Config, folder: string, flags: CollectorFlags): Pro
   try {
     return await startCollector({ dataDir: place, hostname: host, port, queryPort, maxSpans });
   } catch (error) {
-    const taken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+    const taken = codeOf(error) === "EADDRINUSE";
     const remedy = "EMBEDDED_COLLECTOR_PORT and EMBEDDED_COLLECTOR_QUERY_PORT";
     throw new CommandError(
       "failed",

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
-import { CommandError } from "../errors.ts";
+import { CommandError, codeOf } from "../errors.ts";
 import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
 import { aborted } from "./listen.ts";
@@ -20,7 +20,7 @@ async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisp
     resources.defer(() => engine.stop());
     return engine.url;
   } catch (error) {
-    const taken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+    const taken = codeOf(error) === "EADDRINUSE";
     throw new CommandError(
       "failed",
       taken

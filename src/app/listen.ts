@@ -1,17 +1,17 @@
-import { CommandError } from "../errors.ts";
+import { CommandError, codeOf } from "../errors.ts";
 
 /** Runs what listens on a port, and says in one line why it cannot. Throws a CommandError that ends with `remedy`. */
 export function listening<T>(host: string, port: number, remedy: string, listen: () => T): T {
   try {
     return listen();
   } catch (error) {
-    const code: unknown = error instanceof Error && "code" in error ? error.code : undefined;
+    const code = codeOf(error);
     const why =
       code === "EADDRINUSE"
         ? "is in use"
         : code === "EACCES"
           ? "may not be opened by this user"
-          : `cannot be opened (${typeof code === "string" ? code : String(error)})`;
+          : `cannot be opened (${code ?? String(error)})`;
     throw new CommandError("failed", `port ${port} on ${host} ${why}; ${remedy}`, { cause: error });
   }
 }

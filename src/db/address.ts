@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
-import { CommandError } from "../errors.ts";
+import { CommandError, codeOf } from "../errors.ts";
 
 /** Where a Postgres server is, read from a connection string. Either `socketPath` or `host` and `port` are used. */
 export type DatabaseAddress = {
@@ -49,16 +49,14 @@ function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad
   try {
     text = readFileSync(file, "utf8");
   } catch (error) {
-    throw bad(`names an ${name} that cannot be read (${codeOf(error)})`);
+    throw bad(`names an ${name} that cannot be read (${whyOf(error)})`);
   }
   const { header, what } = files[name];
   if (!header.test(text)) throw bad(`names an ${name} that holds no ${what} (PEM)`);
   return text;
 }
 
-function codeOf(error: unknown): string {
-  return String(error instanceof Error && "code" in error ? error.code : "unreadable");
-}
+const whyOf = (error: unknown) => codeOf(error) ?? "unreadable";
 
 /**
  * sslmode, sslrootcert, sslcert, sslkey and sslcrl as libpq reads them (PostgreSQL 18, 34.19): a root certificate makes `require` mean verify-ca, and `system` wants
@@ -94,7 +92,7 @@ function readClient(parameters: URLSearchParams, tls: Tls["tls"], bad: Bad): Tls
     createSecureContext({ cert, key });
   } catch (error) {
     throw bad(
-      `names an sslcert and an sslkey that cannot be used together, or a key with a password (${codeOf(error)})`,
+      `names an sslcert and an sslkey that cannot be used together, or a key with a password (${whyOf(error)})`,
     );
   }
   return { cert, key };
@@ -112,7 +110,7 @@ function readRevocations(parameters: URLSearchParams, verified: Tls, bad: Bad): 
   try {
     createSecureContext({ crl: lists });
   } catch (error) {
-    throw bad(`names an sslcrl that cannot be read as revocation lists (${codeOf(error)})`);
+    throw bad(`names an sslcrl that cannot be read as revocation lists (${whyOf(error)})`);
   }
   return lists;
 }

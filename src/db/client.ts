@@ -1,5 +1,6 @@
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
+import { codeOf } from "../errors.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 import * as schema from "./schema.ts";
 import { openSocket } from "./socket.ts";
@@ -144,8 +145,8 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
 /** The SQLSTATE or system code of a database failure, or undefined when the driver had no part in it. drizzle wraps the driver's error in `cause`. */
 export function databaseErrorCode(error: unknown): string | undefined {
   for (let e: unknown = error; e instanceof Error; e = e.cause) {
-    const code: unknown = "code" in e ? e.code : undefined;
-    if (typeof code === "string") return code;
+    const code = codeOf(e);
+    if (code !== undefined) return code;
   }
   return undefined;
 }
@@ -182,7 +183,7 @@ export function isUnavailable(error: unknown): boolean {
 /** Which unique constraint a write ran into, if it did (unique_violation). */
 export function violatedConstraint(error: unknown): string | undefined {
   for (let e: unknown = error; e instanceof Error; e = e.cause) {
-    if ("code" in e && e.code === "23505" && "constraint_name" in e && typeof e.constraint_name === "string")
+    if (codeOf(e) === "23505" && "constraint_name" in e && typeof e.constraint_name === "string")
       return e.constraint_name;
   }
   return undefined;

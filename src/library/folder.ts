@@ -1,7 +1,7 @@
 import type { Dirent } from "node:fs";
 import { readdir, readFile, realpath, stat } from "node:fs/promises";
 import { basename, join, posix } from "node:path";
-import { CommandError } from "../errors.ts";
+import { CommandError, codeOf } from "../errors.ts";
 
 /** Markdown files that belong together: a folder, or the documentation that the binary carries. */
 export type MarkdownSource = {
@@ -20,10 +20,10 @@ export type Unreadable = { readonly path: string; readonly reason: string };
 const largestFileBytes = 16 * 1024 * 1024;
 
 const reasonOf = (error: unknown) => {
-  const code: unknown = error instanceof Error && "code" in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code === "EACCES" || code === "EPERM") return "may not be read";
   if (code === "ENOENT") return "went away while it was read";
-  return `cannot be read (${typeof code === "string" ? code : String(error)})`;
+  return `cannot be read (${code ?? String(error)})`;
 };
 
 const byName = (a: Dirent, b: Dirent) => (a.name < b.name ? -1 : 1);

@@ -1,4 +1,5 @@
 import { type Client, errors } from "@elastic/elasticsearch";
+import { codeOf } from "../errors.ts";
 import { errorTypeOf } from "./client.ts";
 import { documentFields } from "./indices.ts";
 
@@ -163,9 +164,12 @@ function httpFailure(error: errors.ResponseError): RequestFailure {
   };
 }
 
-function codeOf(error: Error): string {
-  for (let e: unknown = error; e instanceof Error; e = e.cause)
-    if ("code" in e && typeof e.code === "string") return e.code;
+/** The code of the error or of what caused it, or as its message names it; blank when there is none. */
+function networkCode(error: Error): string {
+  for (let e: unknown = error; e instanceof Error; e = e.cause) {
+    const code = codeOf(e);
+    if (code !== undefined) return code;
+  }
   return /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH/.exec(error.message)?.[0] ?? "";
 }
 
@@ -177,7 +181,7 @@ function failureOf(error: unknown): RequestFailure {
   if (error instanceof errors.ProductNotSupportedError)
     return { kind: "unreadable", detail: "the answer does not come from Elasticsearch" };
   if (error instanceof errors.ConnectionError || error instanceof errors.NoLivingConnectionsError) {
-    const code = codeOf(error);
+    const code = networkCode(error);
     const detail = `${code === "" ? "" : `${code}: `}${error.message}`.slice(0, detailLength);
     // Refused before anything was sent, or cut off afterwards: then it may have been applied.
     return connectCodes.has(code) ? { kind: "connect", detail } : { kind: "lost", detail };

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { codeOf } from "../../src/errors.ts";
 
 const root = join(import.meta.dir, "../..");
 
@@ -37,7 +38,7 @@ export function freePort(): number {
       Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
       return port;
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "EADDRINUSE")) throw error;
+      if (codeOf(error) !== "EADDRINUSE") throw error;
     }
   }
 }

@@ -1,4 +1,5 @@
 import { gunzipSync, inflateSync, zstdDecompressSync } from "node:zlib";
+import { codeOf } from "../../errors.ts";
 import { MalformedPayload, type ResourceSpans } from "./otlp.ts";
 import { decodeJson } from "./otlp-json.ts";
 import { acceptedProtobuf, decodeProtobuf, encodeStatus } from "./otlp-protobuf.ts";
@@ -66,7 +67,7 @@ function unpack(body: Uint8Array, encoding: string | null): Uint8Array {
   try {
     return unpacker(body, { maxOutputLength: maxBodyBytes });
   } catch (cause) {
-    const tooLarge = cause instanceof Error && "code" in cause && cause.code === "ERR_BUFFER_TOO_LARGE";
+    const tooLarge = codeOf(cause) === "ERR_BUFFER_TOO_LARGE";
     throw new MalformedPayload(tooLarge ? "http: request body too large" : "unexpected EOF", { cause });
   }
 }

@@ -2,6 +2,7 @@ import { Database, type SQLQueryBindings } from "bun:sqlite";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { codeOf } from "../../errors.ts";
 import type { Resource, ResourceSpans, Scope, Span } from "./otlp.ts";
 import { isError, serviceName } from "./tags.ts";
 import { spanTokens } from "./tokens.ts";
@@ -69,7 +70,7 @@ function openFile(dataDir: string): Database {
     return db;
   } catch (cause) {
     db.close();
-    if (cause instanceof Error && "code" in cause && cause.code === "SQLITE_BUSY")
+    if (codeOf(cause) === "SQLITE_BUSY")
       throw new Error(`the traces in ${dataDir} are in use by another process`, { cause });
     throw cause;
   }

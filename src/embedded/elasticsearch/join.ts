@@ -1,3 +1,4 @@
+import { codeOf } from "../../errors.ts";
 import { type Engine, startEngine } from "./engine.ts";
 
 /** The engine of a data folder, whichever process runs it. */
@@ -31,7 +32,7 @@ export async function joinEngine({ dataDir, port }: { dataDir: string; port: num
       own = await startEngine({ dataDir, port });
       return undefined;
     } catch (error) {
-      if (!(error instanceof Error) || !("code" in error) || error.code !== "DATA_IN_USE") throw error;
+      if (!(error instanceof Error) || codeOf(error) !== "DATA_IN_USE") throw error;
       return port !== 0 && (await answers(adoptable)) ? undefined : error;
     }
   };

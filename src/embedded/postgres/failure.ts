@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { codeOf } from "../../errors.ts";
 
 /** Why the embedded server cannot be had. */
 export type StartFailure =
@@ -43,10 +44,12 @@ export async function unusableFolder(folder: string, uid: number, cause?: unknow
 
 /** Turns a file system error into one with a next step; anything else is returned as it is. */
 export async function explain(error: unknown, folder: string, uid: number): Promise<unknown> {
-  if (!(error instanceof Error) || !("code" in error)) return error;
-  if (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS")
-    return unusableFolder("path" in error && typeof error.path === "string" ? error.path : folder, uid, error);
-  if (error.code === "ENOSPC" || error.code === "EDQUOT") return diskFull(folder, error);
+  const code = codeOf(error);
+  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
+    const named = error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : folder;
+    return unusableFolder(named, uid, error);
+  }
+  if (code === "ENOSPC" || code === "EDQUOT") return diskFull(folder, error);
   return error;
 }
 

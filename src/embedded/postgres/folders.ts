@@ -1,6 +1,7 @@
 import { chown, exists, lstat, mkdir, readFile, realpath } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { codeOf } from "../../errors.ts";
 import { type Account, accountFor, requireEntrance } from "./account.ts";
 import { packed, unpackCluster, unpackServer } from "./archives.ts";
 import { explain, PostgresStartError, unusableFolder } from "./failure.ts";
@@ -63,7 +64,7 @@ async function makePrivate(folder: string, account: Account): Promise<void> {
     await mkdir(folder, { mode: 0o700 });
     if (process.getuid?.() === 0) await chown(folder, account.uid, account.gid);
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+    if (codeOf(error) !== "EEXIST") throw error;
   }
   // In a folder that all may write to, somebody else may have been first: he could pose as our server.
   const { uid } = await lstat(folder);
