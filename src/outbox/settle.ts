@@ -41,6 +41,7 @@ function keptColumns(outcome: Exclude<Outcome, { kind: "done" }>): Kept {
         reason: outcome.reason,
         error: outcome.error.slice(0, maxErrorLength),
         refund: outcome.sent ? 0 : 1,
+        counted: outcome.sent ? 1 : 0,
       };
     default:
       return outcome satisfies never;

@@ -232,7 +232,7 @@ export class Worker {
       row.batch = null;
       row.leaseHolds = false;
       if (outcome.kind === "release" || !outcome.sent) row.refunds += 1;
-      if (outcome.kind === "retry" && outcome.counted) row.counted += 1;
+      if ((outcome.kind === "retry" && outcome.counted) || (outcome.kind === "fail" && outcome.sent)) row.counted += 1;
     }
   }
 

@@ -62,9 +62,17 @@ const endings: [string, Outcome, Record<string, unknown>][] = [
   [
     "fail",
     fail,
-    { status: "failed", attempts: 1, error_reason: "es_4xx", error: "no such field", due_in_ms: null, owner: null },
+    {
+      status: "failed",
+      attempts: 1,
+      counted_attempts: 1,
+      error_reason: "es_4xx",
+      error: "no such field",
+      due_in_ms: null,
+      owner: null,
+    },
   ],
-  ["fail before anything was sent", { ...fail, sent: false }, { status: "failed", attempts: 0 }],
+  ["fail before anything was sent", { ...fail, sent: false }, { status: "failed", attempts: 0, counted_attempts: 0 }],
   [
     "release",
     { kind: "release" },

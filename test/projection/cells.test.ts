@@ -98,7 +98,7 @@ function rowOf(expected: Expected, sent = true) {
     result: null,
     reason: expected.reason,
     attempts,
-    counted: expected.kind === "retry" && expected.counted && sent ? 1 : 0,
+    counted: sent && (expected.kind === "fail" || expected.counted) ? 1 : 0,
   };
 }
 

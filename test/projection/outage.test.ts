@@ -160,7 +160,7 @@ describe("attempts", () => {
   });
 
   test("with OUTBOX_TERMINAL_ON_TRANSIENT it does", async () => {
-    const row = { status: "failed", reason: "es_5xx", attempts: 3, counted: 2 };
+    const row = { status: "failed", reason: "es_5xx", attempts: 3, counted: 3 };
     expect(await exhaust({ maxAttempts: 3, terminalOnTransient: true }, 8)).toEqual([row, row, row]);
   });
 
