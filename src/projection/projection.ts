@@ -26,5 +26,7 @@ export type Prepared = { readonly send: (signal: AbortSignal) => Promise<Applied
 /** Where events of one queue go. `prepare` and `send` never throw for what the target does; they throw what the database throws. */
 export type Projection = {
   readonly queue: Queue;
+  /** How long the first event after a silence waits for others, in milliseconds: a batch of few costs as much as what is in it twenty times over. */
+  readonly gatherMs: number;
   readonly prepare: (lease: Lease, signals: BatchSignals) => Promise<Prepared>;
 };

@@ -21,7 +21,14 @@ export type WorkerOptions = {
   readonly graceMs: number;
   readonly breakClaimMs: number | undefined;
   readonly processSleepMs: number;
+  /**
+   * How long a few events wait for the requests that are on their way before they go out beside them. Two small requests at once take the engine longer than one with all
+   * that has come meanwhile (measured at 200 events a second: 7.7 ms in place of 5.2, and p50 and p99 from commit to document a fifth higher).
+   */
+  readonly patienceMs: number;
 };
+
+const patienceMs = 30;
 
 /** The worker's own part of the configuration, in milliseconds. */
 export function workerOptions(config: Config, workerId: string): WorkerOptions {
@@ -41,6 +48,7 @@ export function workerOptions(config: Config, workerId: string): WorkerOptions {
     breakClaimMs: config.OUTBOX_EXPERIMENT_BREAK_CLAIM
       ? config.OUTBOX_EXPERIMENT_BREAK_CLAIM_SLEEP_SECONDS * 1000
       : undefined,
+    patienceMs,
     processSleepMs: config.OUTBOX_EXPERIMENT_PROCESS_SLEEP_SECONDS * 1000,
   };
 }
@@ -54,8 +62,6 @@ const targetReasons = reasons.filter((r) =>
 const longestWaitMs = 1000;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
-/** After a silence the first event waits this long for others: a batch costs as much again as what is in it. */
-const gatherMs = 2;
 
 /**
  * Runs one projection until `stop` fires, then drains: no new claims, what was not sent is released, what was sent is settled, within the grace. One claim at a time; while
@@ -91,6 +97,7 @@ export async function runWorker(
   let sending = 0;
   let waiting = 0;
   let backlog = false;
+  let startedLast = 0;
 
   const due = (count?: number) =>
     hasten(db, projection.queue, targetReasons, count).then(
@@ -121,6 +128,7 @@ export async function runWorker(
 
   function start(lease: Lease, startedAt: number, claimMs: number): void {
     waiting += 1;
+    startedLast = performance.now();
     // A batch that could not be prepared never comes to its turn.
     let queued = true;
     const leaveQueue = () => {
@@ -145,10 +153,14 @@ export async function runWorker(
     inHand.add(batchDone);
   }
 
+  /** Whether a request may go out beside those on their way: when there is a backlog, or when they take so long that it is not worth waiting for them. */
+  const mayJoin = () => backlog || performance.now() >= startedLast + options.patienceMs;
   /** Whether another batch may be claimed: when it can be sent at once, or when there is so much to do that it should be built ahead. */
   const hasRoom = () =>
     inHand.size < pace.limit() + 1 + settling &&
-    (sending + waiting < pace.limit() || (backlog && waiting === 0 && !pace.probing()));
+    (sending + waiting === 0 ||
+      (sending + waiting < pace.limit() && mayJoin()) ||
+      (backlog && waiting === 0 && !pace.probing()));
 
   /** Claims and starts one batch; false when there is no more to claim now, or the database did not answer. */
   async function turnOver(): Promise<boolean> {
@@ -184,9 +196,11 @@ export async function runWorker(
     const waitMs = pace.waitMs();
     if (waitMs > 0 && pace.open()) signals.breakerWaiting(pace.reason(), waitMs);
     if (!health.mayClaim() || waitMs > 0) await room.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));
-    else if (!hasRoom()) await room.wait(longestWaitMs);
+    // Once its patience is over it looks again.
+    else if (!hasRoom())
+      await room.wait(sending + waiting < pace.limit() ? Math.min(longestWaitMs, options.patienceMs) : longestWaitMs);
     else if (!(await turnOver()) && (await work.wait(Math.min(longestWaitMs, options.pollMs))))
-      await Bun.sleep(gatherMs);
+      await Bun.sleep(projection.gatherMs);
   }
   stop.removeEventListener("abort", wake);
   unsubscribe();

@@ -28,6 +28,7 @@ const peerUrl = store.url.replace(
 
 const nullProjection: Projection = {
   queue: queues.search,
+  gatherMs: 2,
   prepare: (lease) =>
     Promise.resolve({
       send: () => {

@@ -32,6 +32,7 @@ const defaults: WorkerOptions = {
   graceMs: 5000,
   breakClaimMs: undefined,
   processSleepMs: 0,
+  patienceMs: 30,
 };
 
 /** A request that a projection under test has sent: it is answered when the test says so, or cut off by the worker. */
@@ -52,6 +53,7 @@ export function heldProjection(): {
     prepare: () => Promise.resolve(),
     projection: {
       queue: queues.search,
+      gatherMs: 2,
       prepare: async (lease) => {
         await held.prepare();
         return {

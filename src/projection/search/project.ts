@@ -178,6 +178,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
 
   return {
     queue: queues.search,
+    gatherMs: 2,
     prepare: async (lease: Lease, signals: BatchSignals): Promise<Prepared> => {
       const { newest, superseded } = newestPerEntity(lease.events);
       const items = await buildItems(db, newest);
