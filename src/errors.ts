@@ -45,7 +45,18 @@ export class WordloomError extends Error {
 
 /** The code of an error of the system or of a library, such as EADDRINUSE; undefined where it has none. */
 export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+  return error instanceof Error && "code" in error && typeof error.code === "string" && error.code !== ""
+    ? error.code
+    : undefined;
+}
+
+/** The code of an error, or of the first of its causes that has one. */
+export function causeCodeOf(error: unknown): string | undefined {
+  for (let e: unknown = error; e instanceof Error; e = e.cause) {
+    const code = codeOf(e);
+    if (code !== undefined) return code;
+  }
+  return undefined;
 }
 
 /** Exit codes of the command line. */

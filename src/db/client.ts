@@ -1,6 +1,6 @@
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
-import { codeOf } from "../errors.ts";
+import { causeCodeOf, codeOf } from "../errors.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 import * as schema from "./schema.ts";
 import { openSocket } from "./socket.ts";
@@ -143,13 +143,7 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
 }
 
 /** The SQLSTATE or system code of a database failure, or undefined when the driver had no part in it. drizzle wraps the driver's error in `cause`. */
-export function databaseErrorCode(error: unknown): string | undefined {
-  for (let e: unknown = error; e instanceof Error; e = e.cause) {
-    const code = codeOf(e);
-    if (code !== undefined) return code;
-  }
-  return undefined;
-}
+export const databaseErrorCode = causeCodeOf;
 
 /** Others hold the rows: serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout). Trying again is right. */
 export function isContention(error: unknown): boolean {

@@ -1,5 +1,5 @@
 import { type Client, errors } from "@elastic/elasticsearch";
-import { codeOf } from "../errors.ts";
+import { causeCodeOf } from "../errors.ts";
 import { errorTypeOf } from "./client.ts";
 import { documentFields } from "./indices.ts";
 
@@ -166,11 +166,9 @@ function httpFailure(error: errors.ResponseError): RequestFailure {
 
 /** The code of the error or of what caused it, or as its message names it; blank when there is none. */
 function networkCode(error: Error): string {
-  for (let e: unknown = error; e instanceof Error; e = e.cause) {
-    const code = codeOf(e);
-    if (code !== undefined) return code;
-  }
-  return /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH/.exec(error.message)?.[0] ?? "";
+  return (
+    causeCodeOf(error) ?? /ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH/.exec(error.message)?.[0] ?? ""
+  );
 }
 
 function failureOf(error: unknown): RequestFailure {

@@ -1,6 +1,6 @@
 import { SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import { obsSchema } from "./keys.ts";
-import { codeOf, errorType } from "./log.ts";
+import { errorType, sqlStateOf } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { summarizeQuery } from "./query-summary.ts";
 import type { Tracing } from "./tracing.ts";
@@ -39,12 +39,12 @@ export function statementSignals(
     });
     return (error) => {
       if (error !== undefined) {
-        const { code, sqlState = false } = (error instanceof Error && codeOf(error)) || {};
+        const sqlState = sqlStateOf(error);
         // Not the message: Postgres puts values into it.
         span.setStatus({ code: SpanStatusCode.ERROR });
         span.setAttributes({
           "error.type": errorType(error),
-          ...(code !== undefined && sqlState ? { "db.response.status_code": code } : {}),
+          ...(sqlState === undefined ? {} : { "db.response.status_code": sqlState }),
         });
       }
       span.end();

@@ -2,6 +2,7 @@ import { isSpanContextValid, type Span, trace } from "@opentelemetry/api";
 import pino from "pino";
 import pretty from "pino-pretty";
 import type { Config } from "../config.ts";
+import { codeOf } from "../errors.ts";
 import { obsSchema } from "./keys.ts";
 import { oneWriteATurn } from "./one-write-a-turn.ts";
 
@@ -14,28 +15,28 @@ const textOf = (error: object, key: string): string | undefined => {
   return typeof value === "string" && value !== "" ? value : undefined;
 };
 
-/** The code that Postgres, the driver or the system gave an error, and whether it is an SQLSTATE; undefined where there is none. */
-export function codeOf(error: object): { readonly code: string; readonly sqlState: boolean } | undefined {
-  const code = textOf(error, "code");
-  return code === undefined
-    ? undefined
-    : { code, sqlState: /^[0-9A-Z]{5}$/.test(code) && textOf(error, "severity") !== undefined };
+/** The SQLSTATE that Postgres gave an error; undefined where its code is the driver's or the system's, and where it has none. */
+export function sqlStateOf(error: unknown): string | undefined {
+  const code = codeOf(error);
+  return error instanceof Error && /^[0-9A-Z]{5}$/.test(code ?? "") && textOf(error, "severity") !== undefined
+    ? code
+    : undefined;
 }
 
 /** For spans: the error's code, else its class. Never its message, which may quote values. */
 export function errorType(error: unknown): string {
-  return error instanceof Error ? (codeOf(error)?.code ?? error.name) : "_OTHER";
+  return error instanceof Error ? (codeOf(error) ?? error.name) : "_OTHER";
 }
 
 /** The message of an error, unless it is of a kind that quotes what users wrote or secrets. */
 function messageOf(error: Error): string {
-  const { code, sqlState = false } = codeOf(error) ?? {};
-  if (sqlState) return `SQLSTATE ${code}`;
+  const sqlState = sqlStateOf(error);
+  if (sqlState !== undefined) return `SQLSTATE ${sqlState}`;
   const query = textOf(error, "query");
   if (query !== undefined) return `failed query: ${query}`;
   // An HTTP client's: its message is the body of the answer.
   if ("statusCode" in error) return `HTTP ${String(error.statusCode)}`;
-  return error instanceof SyntaxError || code === "ERR_INVALID_URL" ? "cannot be read" : error.message;
+  return error instanceof SyntaxError || codeOf(error) === "ERR_INVALID_URL" ? "cannot be read" : error.message;
 }
 
 /** The lines that say where: after the message, which may have lines that look like them. */
@@ -55,7 +56,7 @@ function stackOf(error: Error): string {
  */
 export function describeError(error: unknown): ErrorLine {
   if (!(error instanceof Error)) return { type: typeof error, message: "not an Error" };
-  const code = textOf(error, "code");
+  const code = codeOf(error);
   const place = ["table_name", "column_name", "constraint_name", "routine"]
     .flatMap((key) => textOf(error, key) ?? [])
     .join(" ");
