@@ -1,13 +1,14 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { Queue } from "./event.ts";
+import { lapsed } from "./reclaim.ts";
 
 /** What waits in a queue now. Terminal rows are not lag: they have their own count. */
 export type Backlog = {
   /** pending + processing */
   readonly lag: number;
   readonly processing: number;
-  /** processing, but the lease ran out or it takes too long */
+  /** What reclaim would take. */
   readonly stuck: number;
   readonly failed: number;
   /** Seconds since the oldest unfinished event was appended; 0 when there is none. */
@@ -33,7 +34,7 @@ export async function readBacklog(db: Db, queue: Queue, maxProcessingMs: number)
            p.processing, p.stuck,
            coalesce(extract(epoch from now() - ${oldestUnfinished(queue)}), 0)::float8 as oldest
       from (select count(*) as processing,
-                   count(*) filter (where lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond') as stuck
+                   count(*) filter (where ${lapsed(maxProcessingMs)}) as stuck
               from ${live}
              where id = any(array(select unnest(ids) from outbox_leases where projection = ${queue.projection})) and status = 'processing') p`);
   if (!row) throw new Error("the backlog query answered no row");

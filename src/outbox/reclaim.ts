@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { Op, Queue, TraceContext } from "./event.ts";
 
@@ -28,6 +28,10 @@ type Row = {
 
 const atOnce = 1000;
 
+/** True of a row under lease that reclaim takes: the lease ran out, or it was worked on for longer than `maxProcessingMs`. */
+export const lapsed = (maxProcessingMs: number): SQL =>
+  sql`(lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')`;
+
 /**
  * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, and writes who took them, from whom, when and why.
  * A row that was lost `maxReclaims` times is failed: whatever holds it dies. `attempts` stays: the send may have happened. Forgets the leases of which nothing is left.
@@ -45,7 +49,7 @@ export async function reclaim(
       select claim_batch_id, ids from outbox_leases where projection = ${queue.projection}
     ), lapsed as materialized (
       select ctid, id, claim_batch_id from ${live}
-       where id = any(array(select unnest(ids) from held)) and status = 'processing' and (lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')
+       where id = any(array(select unnest(ids) from held)) and status = 'processing' and ${lapsed(maxProcessingMs)}
        order by lease_until
        limit ${atOnce}
          for update skip locked
