@@ -9,7 +9,7 @@ type Flags = EnvFileFlag & { host?: string; port?: number; welcome: boolean };
 function greeting({ url, tracesUrl, migrations, welcomed, seconds }: Ready): string {
   return [
     `wordloom is up at ${url} (${seconds.toFixed(1)} s)`,
-    ...(migrations > 0 ? [`  ${migrations} migrations applied`] : []),
+    ...(migrations > 0 ? [`  ${migrations} ${migrations === 1 ? "migration" : "migrations"} applied`] : []),
     ...(welcomed ? ['  the documentation is imported as the library "Welcome"'] : []),
     `  API      ${url}/api/v1`,
     `  health   ${url}/readyz`,
