@@ -33,12 +33,15 @@ export type IndexProblem = { readonly kind: "not_an_alias"; readonly detail: str
  * Returns "there", "created", or a problem that only an operator can solve. Throws the client's errors when the engine does not answer.
  */
 export async function ensureIndex(client: Client, alias: string): Promise<"there" | "created" | IndexProblem> {
-  if (await client.indices.existsAlias({ name: alias })) return "there";
-  if (await client.indices.exists({ index: alias }))
+  // One look for both: between two, another process may make the alias, which would then be taken for an index.
+  const behind = await client.indices.getAlias({ index: alias }, { ignore: [404], meta: true });
+  if (behind.statusCode !== 404) {
+    if (!(alias in behind.body)) return "there";
     return {
       kind: "not_an_alias",
       detail: `"${alias}" is an index, not an alias: give ELASTIC_INDEX another name, or delete that index`,
     };
+  }
   try {
     await client.indices.create({
       index: `${alias}-000001`,

@@ -90,6 +90,40 @@ for (const url of [embedded.url, ...external]) {
       expect(await ensureIndex(client, alias)).toBe("there");
     });
 
+    test.each([1, 2])("another process may make the index right after answer %d to this one", async (moment) => {
+      let answers = 0;
+      using between = Bun.serve({
+        port: 0,
+        fetch: async (request) => {
+          const { pathname, search } = new URL(request.url);
+          const { method, headers } = request;
+          const body = method === "PUT" || method === "POST" ? { body: await request.text() } : {};
+          const answer = await fetch(new URL(pathname + search, url), { method, headers, ...body });
+          const text = await answer.text();
+          answers += 1;
+          if (answers === moment + 1) await ensureIndex(client, alias);
+          return new Response(text, {
+            status: answer.status,
+            headers: {
+              "content-type": answer.headers.get("content-type") ?? "",
+              "x-elastic-product": "Elasticsearch",
+            },
+          });
+        },
+      });
+      // The first request asks for the engine's version.
+      const slower = await connectElasticsearch({ url: between.url.origin, requestTimeoutMs: 20_000 });
+      expect(await ensureIndex(slower, alias)).toBeOneOf(["there", "created"]);
+      expect(answers).toBeGreaterThan(moment);
+      expect(await client.indices.existsAlias({ name: alias })).toBe(true);
+      await slower.close();
+    });
+
+    test("an index of that name is refused, with what to do", async () => {
+      await client.indices.create({ index: alias });
+      expect(await ensureIndex(client, alias)).toMatchObject({ kind: "not_an_alias" });
+    });
+
     test("index and delete are applied, and the delete of an absent document is a noop", async () => {
       await ensureIndex(client, alias);
       const [one, , two] = await seed(db, [upsert, remove, { ...upsert, version: 9_007_199_254_740_993n }]);
