@@ -26,14 +26,14 @@ const steps: readonly Step[] = [
   { name: "unused code", command: [tool("knip")] },
   {
     name: "tests",
-    command: [bun, "test", "--parallel", "--timeout=30000", ...report("tests.xml")],
+    command: [bun, "test", "--parallel", "--only-failures", "--timeout=30000", ...report("tests.xml")],
     junit: "tests.xml",
   },
   ...(await contract()),
   { name: "build", command: [bun, "tools/build.ts"] },
   {
     name: "smoke test of the binary",
-    command: [bun, "test", "./tools/smoke.ts", "--timeout=60000", ...report("smoke.xml")],
+    command: [bun, "test", "./tools/smoke.ts", "--only-failures", "--timeout=60000", ...report("smoke.xml")],
     junit: "smoke.xml",
   },
 ];
@@ -42,8 +42,8 @@ const steps: readonly Step[] = [
 async function contract(): Promise<Step[]> {
   if (!(await exists(join(root, "tools/contract.ts")))) return [];
   return [
-    { name: "contract with real engines", command: [bun, "tools/contract.ts"] },
-    { name: "tracing contract with real Jaeger", command: [bun, "tools/contract-tracing.ts"] },
+    { name: "contract with real engines", command: [bun, "tools/contract.ts", "--only-failures"] },
+    { name: "tracing contract with real Jaeger", command: [bun, "tools/contract-tracing.ts", "--only-failures"] },
   ];
 }
 

@@ -103,6 +103,7 @@ else
     }
 
     beforeAll(async () => {
+      folder = await mkdtemp(join(tmpdir(), "wordloom-prometheus-"));
       // Nobody listens at that address: every span is lost.
       const nowhere = { WORDLOOM_TRACING_ENABLED: "1", OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:1" };
       stage = await openStage({
@@ -128,7 +129,6 @@ else
       ]);
       api = serve;
       workers = { w1, w2, w3 };
-      folder = await mkdtemp(join(tmpdir(), "wordloom-prometheus-"));
       const config = await configurePrometheus(
         folder,
         [`${prometheusFolder}/rules/*.yml`],
