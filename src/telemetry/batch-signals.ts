@@ -1,7 +1,7 @@
-import { context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import { context, type Span, type SpanContext, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import { eventSignals, type SignalledEvent, type SignalledOutcome, type WorkerSinks } from "./event-signals.ts";
 import { sampledTraceId, traceKeys } from "./log.ts";
-import { contextOf } from "./propagation.ts";
+import { contextBelow, parseHeaders } from "./propagation.ts";
 
 export type BulkRequest = {
   readonly startedAt: number;
@@ -76,11 +76,12 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     const batchKeys = { "wordloom.claim_batch_id": claimBatchId, batch_size: events.length };
     let loop: Span | undefined;
     let span: Span | undefined;
+    const producers = new Map<bigint, SpanContext>();
     if (tracing.enabled) {
       loop = tracing.tracer.startSpan(
         "outbox_worker.loop",
         { startTime: startedAt, attributes: { ...base, ...batchKeys } },
-        contextOf({ traceparent: null, tracestate: null }),
+        contextBelow(undefined),
       );
       const inLoop = trace.setSpan(context.active(), loop);
       tracing.tracer
@@ -93,15 +94,15 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           inLoop,
         )
         .end(claimedAt);
-      const producers = events.flatMap((e) => {
-        const producer = trace.getSpanContext(contextOf(e));
-        return producer ? [{ context: producer }] : [];
-      });
+      for (const { id, traceparent, tracestate } of events) {
+        const producer = parseHeaders(traceparent, tracestate);
+        if (producer) producers.set(id, producer);
+      }
       span = tracing.tracer.startSpan(
         "projection.process_batch",
         {
           startTime: claimedAt,
-          links: producers.slice(0, maxLinks),
+          links: [...producers.values()].slice(0, maxLinks).map((producer) => ({ context: producer })),
           attributes: {
             ...base,
             ...batchKeys,
@@ -109,7 +110,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
             op,
             attempt,
             mode,
-            "wordloom.links_dropped": Math.max(0, producers.length - maxLinks),
+            "wordloom.links_dropped": Math.max(0, producers.size - maxLinks),
           },
         },
         inLoop,
@@ -173,7 +174,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
         if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
         const tally = metrics.tally();
         for (const { event, told } of ours)
-          tellEvent(event, told, { claimBatchId, claimedAt, span }, event.ageSeconds + waitedSeconds, tally);
+          tellEvent(event, told, { claimBatchId, claimedAt, span, producers }, event.ageSeconds + waitedSeconds, tally);
         tally.flush();
         const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
           settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;

@@ -1,7 +1,7 @@
-import { type Attributes, type Span, SpanKind, SpanStatusCode } from "@opentelemetry/api";
-import { sampledTraceId, traceKeys } from "./log.ts";
+import { type Attributes, type Span, type SpanContext, SpanKind, SpanStatusCode } from "@opentelemetry/api";
+import { sampledTraceId } from "./log.ts";
 import type { Tally } from "./metrics.ts";
-import { contextOf, type TraceHeaders } from "./propagation.ts";
+import { contextBelow, type TraceHeaders } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
 
 /** The event as signals need it. */
@@ -51,7 +51,14 @@ export type WorkerSinks = Sinks & {
 export type TellEvent = (
   event: SignalledEvent,
   told: SignalledOutcome,
-  batch: { readonly claimBatchId: string; readonly claimedAt: number; readonly span: Span | undefined },
+  batch: {
+    readonly claimBatchId: string;
+    readonly claimedAt: number;
+    /** None with tracing off. */
+    readonly span: Span | undefined;
+    /** The spans that the events come from, by the event's id. */
+    readonly producers: ReadonlyMap<bigint, SpanContext>;
+  },
   /** Seconds from append to settle. */
   settleAge: number,
   tally: Tally,
@@ -63,7 +70,7 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
   const labels = new Map(ops.map((op) => [op, { ...at, op }]));
   const byOp = (op: string) => labels.get(op) ?? { ...at, op };
 
-  return (event, told, { claimBatchId, claimedAt, span: batchSpan }, settleAge, tally) => {
+  return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
     const id = event.id.toString();
@@ -74,8 +81,9 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       tracing.tracer.startSpan(
         "outbox.process",
         { kind: SpanKind.CONSUMER, startTime: claimedAt, links: [{ context: batchSpan.spanContext() }] },
-        contextOf(event),
+        contextBelow(producers.get(event.id)),
       );
+    const own = span?.spanContext();
     if (span?.isRecording()) {
       span.setAttributes(base);
       span.setAttributes({
@@ -119,9 +127,10 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       attempt: event.attempts,
       result,
       reason: outcome.reason ?? "none",
-      ...(told.errorType == null ? {} : { error_type: told.errorType }),
-      ...(outcome.error === undefined ? {} : { error: outcome.error }),
-      ...traceKeys(span),
+      error_type: told.errorType ?? undefined,
+      error: outcome.error,
+      trace_id: own?.traceId,
+      span_id: own?.spanId,
     });
     const doc = () => `${event.entityType}:${event.entityId}`;
     switch (outcome.kind) {

@@ -89,12 +89,28 @@ export function openLog(config: Config, service: string, destination?: pino.Dest
       // Not exc_info: pino takes the message of an error at its errorKey as the line's own, before any serializer.
       errorKey: "none",
       serializers: { exc_info: describeError },
-      timestamp: () => `,"ts":"${new Date().toISOString()}"`,
+      timestamp: timestamps(),
       formatters: { level: (label) => ({ level: label }) },
-      mixin: () => traceKeys(trace.getActiveSpan()),
+      mixin: (line) => ("trace_id" in line ? {} : traceKeys(trace.getActiveSpan())),
+      // Not pino's own, which copies every line: most have nothing to be merged with.
+      mixinMergeStrategy: (line, keys) => ("trace_id" in keys ? { ...keys, ...line } : line),
     },
     target,
   );
+}
+
+/** Writes a line's `ts`. A traced batch writes many lines in one millisecond: they share the text. */
+function timestamps(): () => string {
+  let at = Number.NaN;
+  let text = "";
+  return () => {
+    const now = Date.now();
+    if (now !== at) {
+      at = now;
+      text = `,"ts":"${new Date(now).toISOString()}"`;
+    }
+    return text;
+  };
 }
 
 /** trace_id and span_id of a recording span; nothing when tracing is off. */

@@ -29,12 +29,12 @@ function format(span: SpanContext): TraceHeaders {
 /** Reads the two headers by the W3C rules; what does not keep them is as if it had not been sent. */
 export function parseHeaders(traceparent: string | null, tracestate: string | null): SpanContext | undefined {
   const parsed = traceparent === null ? null : parseTraceParent(trimSpace(traceparent));
-  if (parsed === null || !isSpanContextValid(parsed)) return undefined;
+  if (parsed === null) return undefined;
   const members = tracestate === null ? undefined : parseTraceState(tracestate);
   return { ...parsed, isRemote: true, ...(members === undefined ? {} : { traceState: traceStateOf(members) }) };
 }
 
-const trimSpace = (text: string) => text.replace(/^[ \t]+|[ \t]+$/g, "");
+const trimSpace = (text: string) => (/^[ \t]|[ \t]$/.test(text) ? text.replace(/^[ \t]+|[ \t]+$/g, "") : text);
 
 type Members = ReadonlyMap<string, string>;
 
@@ -94,8 +94,11 @@ export function headersOf(span: SpanContext, parent: TraceHeaders = none): Trace
   return format({ ...span, traceFlags: span.traceFlags | (flags & randomTraceId) });
 }
 
-/** A context whose spans are children of the given headers, or roots where there are none. */
-export function contextOf({ traceparent, tracestate }: TraceHeaders): Context {
-  const span = parseHeaders(traceparent, tracestate);
-  return span ? trace.setSpanContext(ROOT_CONTEXT, span) : ROOT_CONTEXT;
+/** A context whose spans are children of `parent`, or roots where there is none. */
+export function contextBelow(parent: SpanContext | undefined): Context {
+  return parent ? trace.setSpanContext(ROOT_CONTEXT, parent) : ROOT_CONTEXT;
 }
+
+/** The same for the given headers. */
+export const contextOf = ({ traceparent, tracestate }: TraceHeaders): Context =>
+  contextBelow(parseHeaders(traceparent, tracestate));
