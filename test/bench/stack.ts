@@ -14,8 +14,8 @@ import { machine } from "./machine.ts";
 
 const root = join(import.meta.dir, "../..");
 
-/** A Postgres of its own, durable as in production, with a fresh database. */
-export async function startStore(): Promise<{
+/** A Postgres of its own, durable as in production, with a fresh database. With `commitTimes` it knows when the writer of a row committed: pg_xact_commit_timestamp(xmin). */
+export async function startStore({ commitTimes = false } = {}): Promise<{
   server: EmbeddedPostgres;
   url: string;
   open: (max?: number) => Database;
@@ -24,7 +24,20 @@ export async function startStore(): Promise<{
   const folder = mkdtempSync(join(tmpdir(), "wordloom-bench-"));
   // As root, the server runs as another user, who has to get in.
   chmodSync(folder, 0o755);
-  const server = await startPostgres({ dataDir: join(folder, "postgres") });
+  const start = () => startPostgres({ dataDir: join(folder, "postgres") });
+  let server = await start();
+  if (commitTimes) {
+    const admin = openDatabase(parseDatabaseUrl(server.databaseUrl("postgres")), {
+      max: 1,
+      applicationName: "bench",
+      statementTimeoutMs: 60_000,
+      prepare: true,
+    });
+    await admin.db.execute(sql`alter system set track_commit_timestamp = on`);
+    await admin.close();
+    await server.stop();
+    server = await start();
+  }
   const name = "wordloom_test_bench";
   await server.createDatabase(name);
   const url = server.databaseUrl(name);
