@@ -1,12 +1,10 @@
 import { buildCommand } from "@stricli/core";
-import { SingleBar } from "cli-progress";
 import { CommandError } from "../errors.ts";
 import type { ImportReport } from "../library/import.ts";
 import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { counted, progressBar } from "./progress.ts";
 
 type Flags = EnvFileFlag & { library: string; json?: boolean };
-
-const counted = (n: number, noun: string) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 /** `imported 112 files into "Rust" in 3.1 s: 112 books created, 5871 blocks created` */
 function summary(library: string, report: ImportReport): string {
@@ -22,27 +20,6 @@ function summary(library: string, report: ImportReport): string {
   if (report.unchanged > 0) parts.push(`${counted(report.unchanged, "file")} unchanged`);
   const done = parts.length === 0 ? "nothing to do" : parts.join(", ");
   return `imported ${counted(report.files, "file")} into "${library}" in ${report.seconds.toFixed(1)} s: ${done}`;
-}
-
-/** A bar on a terminal, nothing elsewhere. */
-function progressBar(context: Context): { update: (done: number, total: number) => void; stop: () => void } {
-  if (context.process.stderr.isTTY !== true || context.env["TERM"] === "dumb")
-    return { update: () => {}, stop: () => {} };
-  const bar = new SingleBar({
-    format: "{bar} {value}/{total} files",
-    barsize: 40,
-    clearOnComplete: true,
-    hideCursor: true,
-  });
-  let started = false;
-  return {
-    update: (done, total) => {
-      if (!started) bar.start(total, done);
-      started = true;
-      bar.update(done);
-    },
-    stop: () => bar.stop(),
-  };
 }
 
 export const importCommand = buildCommand({
@@ -74,7 +51,7 @@ export const importCommand = buildCommand({
     if (library === "" || Array.from(library).length > 255)
       throw new CommandError("usage", "--library wants a name of 1 to 255 characters");
     const { importFolder } = await import("../app/import.ts");
-    const bar = progressBar(this);
+    const bar = progressBar(this, "files");
     const report = await importFolder(readEnv(this, flags), {
       folder,
       library,
