@@ -2,10 +2,13 @@ import { join } from "node:path";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError, codeOf } from "../errors.ts";
+import { hasDocuments } from "../projection/search/document.ts";
 import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
+import { indexWithoutDocuments, type Sinks } from "../telemetry/signals.ts";
 import { aborted } from "./listen.ts";
 import type { Settings } from "./settings.ts";
+import type { Store } from "./store.ts";
 
 /** Where Elasticsearch is, without credentials. */
 const shown = (url: string) => {
@@ -65,10 +68,13 @@ export function unusable({ config }: Settings, error: unknown): CommandError {
 }
 
 /**
- * Makes sure that the search index is there. Returns why not when Elasticsearch is away for the moment; throws a CommandError when only an operator
- * can make it so.
+ * Makes sure that the search index is there, and says whether it had to be made. Returns why not when Elasticsearch is away for the moment; throws a CommandError when
+ * only an operator can make it so.
  */
-export async function prepareIndex(client: Client, settings: Settings): Promise<{ away: unknown } | undefined> {
+export async function prepareIndex(
+  client: Client,
+  settings: Settings,
+): Promise<"there" | "created" | { readonly away: unknown }> {
   let outcome: Awaited<ReturnType<typeof ensureIndex>>;
   try {
     outcome = await ensureIndex(client, settings.index);
@@ -77,15 +83,29 @@ export async function prepareIndex(client: Client, settings: Settings): Promise<
     throw unusable(settings, error);
   }
   if (typeof outcome === "object") throw new CommandError("refused", outcome.detail);
-  return undefined;
+  return outcome;
 }
 
 const retryMs = 1000;
 
-/** Makes the index as soon as Elasticsearch is back. Until then the projection's requests are refused and tried again: they name an alias. */
-export async function prepareIndexLater(client: Client, settings: Settings, stop: AbortSignal): Promise<void> {
+/**
+ * Makes the index as soon as Elasticsearch is back, and says whether it had to be made. Until then the projection's requests are refused and tried again: they name an
+ * alias.
+ */
+export async function prepareIndexLater(
+  client: Client,
+  settings: Settings,
+  stop: AbortSignal,
+): Promise<"there" | "created" | "stopped"> {
   while (!stop.aborted) {
     await Promise.race([Bun.sleep(retryMs), aborted(stop)]);
-    if (!stop.aborted && (await prepareIndex(client, settings)) === undefined) return;
+    const prepared = stop.aborted ? "stopped" : await prepareIndex(client, settings);
+    if (typeof prepared === "string") return prepared;
   }
+  return "stopped";
+}
+
+/** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. */
+export async function tellMissingDocuments(store: Store, sinks: Sinks): Promise<void> {
+  if (await hasDocuments(store.database.db)) indexWithoutDocuments(sinks);
 }

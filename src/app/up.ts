@@ -3,7 +3,7 @@ import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { openApi } from "./api.ts";
 import { withCollector } from "./collector.ts";
-import { prepareIndex, reachElasticsearch, unusable } from "./elasticsearch.ts";
+import { prepareIndex, reachElasticsearch, tellMissingDocuments, unusable } from "./elasticsearch.ts";
 import { aborted, listening } from "./listen.ts";
 import { projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -52,13 +52,14 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const sinks = openSinks(config, "api", metrics, resources);
   const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources, sinks));
   const client = await step("starting the search engine", reachElasticsearch(settings, resources));
-  const obstacle = await prepareIndex(client, settings);
-  if (obstacle) throw unusable(settings, obstacle.away);
+  const prepared = await prepareIndex(client, settings);
+  if (typeof prepared === "object") throw unusable(settings, prepared.away);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();
 
   tellStart(sinks, config);
+  if (prepared === "created") await tellMissingDocuments(store, sinks);
   const api = openApi(store, client, wakeUps, sinks);
   const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];
   const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));

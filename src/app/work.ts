@@ -3,7 +3,13 @@ import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { searchAway } from "../telemetry/signals.ts";
-import { prepareIndex, prepareIndexLater, reachElasticsearch, unusable } from "./elasticsearch.ts";
+import {
+  prepareIndex,
+  prepareIndexLater,
+  reachElasticsearch,
+  tellMissingDocuments,
+  unusable,
+} from "./elasticsearch.ts";
 import { listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -21,7 +27,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const metrics = openMetrics("worker");
   const store = await openStore(settings, "required", "wordloom-worker", resources, { metrics });
   const client = await reachElasticsearch(settings, resources);
-  const obstacle = await prepareIndex(client, settings);
+  const prepared = await prepareIndex(client, settings);
   const sinks = openSinks(config, flags.projection ?? "search", metrics, resources);
   tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);
@@ -49,10 +55,12 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
       }),
   );
   resources.defer(() => ops.stop());
-  if (obstacle) {
-    searchAway(sinks, unusable(settings, obstacle.away).message);
-    void prepareIndexLater(client, settings, stop);
-  }
+  if (typeof prepared === "object") {
+    searchAway(sinks, unusable(settings, prepared.away).message);
+    void prepareIndexLater(client, settings, stop).then(async (later) => {
+      if (later === "created") await tellMissingDocuments(store, sinks);
+    });
+  } else if (prepared === "created") await tellMissingDocuments(store, sinks);
   const projections = startProjections(
     names,
     store,

@@ -7,13 +7,14 @@ import { config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { importCommand } from "./import.ts";
 import { migrate } from "./migrate.ts";
+import { rebuild } from "./rebuild.ts";
 import { replay } from "./replay.ts";
 import { serve } from "./serve.ts";
 import { up } from "./up.ts";
 import { version } from "./version.ts";
 import { work } from "./work.ts";
 
-const routes = { up, serve, work, migrate, import: importCommand, collector, replay, config, version };
+const routes = { up, serve, work, migrate, import: importCommand, collector, rebuild, replay, config, version };
 
 /** The names of all commands. */
 export const commands: readonly string[] = Object.keys(routes);

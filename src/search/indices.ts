@@ -25,6 +25,9 @@ const settings: estypes.IndicesIndexSettings = {
   gc_deletes: "24h",
 };
 
+const createIndex = (client: Client, index: string, alias: string) =>
+  client.indices.create({ index, mappings, settings, aliases: { [alias]: { is_write_index: true } } });
+
 /** Why the alias cannot be used as it is. */
 export type IndexProblem = { readonly kind: "not_an_alias"; readonly detail: string };
 
@@ -43,12 +46,7 @@ export async function ensureIndex(client: Client, alias: string): Promise<"there
     };
   }
   try {
-    await client.indices.create({
-      index: `${alias}-000001`,
-      mappings,
-      settings,
-      aliases: { [alias]: { is_write_index: true } },
-    });
+    await createIndex(client, `${alias}-000001`, alias);
     return "created";
   } catch (error) {
     if (error instanceof errors.ResponseError && error.message.includes("resource_already_exists_exception")) {
@@ -60,4 +58,56 @@ export async function ensureIndex(client: Client, alias: string): Promise<"there
     }
     throw error;
   }
+}
+
+/** The names of the indices behind `name`, which may be a pattern; none where there are none. */
+async function indicesBehind(client: Client, name: string): Promise<string[]> {
+  const found = await client.indices.getAlias({ index: name }, { ignore: [404], meta: true });
+  return found.statusCode === 404 ? [] : Object.keys(found.body);
+}
+
+/** An index that is being filled, to take the place of the one behind `alias`. */
+export type NextIndex = {
+  readonly index: string;
+  /** The alias under which it is written to meanwhile. */
+  readonly building: string;
+};
+
+const buildingAlias = (alias: string) => `${alias}-rebuild`;
+
+/** The number in the name of an index that we have made for `alias`; null for others. */
+function numberOf(alias: string, index: string): number | null {
+  const digits = index.startsWith(`${alias}-`) ? index.slice(alias.length + 1) : "";
+  return /^\d{6,9}$/.test(digits) ? Number(digits) : null;
+}
+
+/** Makes the index that comes after those of `alias`, empty. What an interrupted rebuild has left goes first: nobody but one rebuild may call this at a time. */
+export async function openNextIndex(client: Client, alias: string): Promise<NextIndex> {
+  const building = buildingAlias(alias);
+  await dropNextIndex(client, alias);
+  const numbers = (await indicesBehind(client, `${alias}-*`)).map((index) => numberOf(alias, index) ?? 0);
+  const index = `${alias}-${String(Math.max(0, ...numbers) + 1).padStart(6, "0")}`;
+  await createIndex(client, index, building);
+  return { index, building };
+}
+
+/** Forgets an index that was to take over. */
+export async function dropNextIndex(client: Client, alias: string): Promise<void> {
+  for (const index of await indicesBehind(client, buildingAlias(alias))) await client.indices.delete({ index });
+}
+
+/** Puts the next index in the place of what is behind `alias`, in one step: whoever asks sees the one or the other. Indices of ours that were there are dropped in it. */
+export async function takeOver(client: Client, alias: string, { index, building }: NextIndex): Promise<void> {
+  // What was written last can be found at once, and not in a second.
+  await client.indices.refresh({ index });
+  const before = await indicesBehind(client, alias);
+  const leave = (old: string) =>
+    numberOf(alias, old) === null ? { remove: { index: old, alias } } : { remove_index: { index: old } };
+  await client.indices.updateAliases({
+    actions: [
+      ...before.map(leave),
+      { remove: { index, alias: building } },
+      { add: { index, alias, is_write_index: true } },
+    ],
+  });
 }

@@ -49,6 +49,14 @@ export function searchAway({ log }: Sinks, why: string): void {
   log.warn({ event: "search.away" }, why);
 }
 
+/** The search index is new, and Postgres has documents. */
+export function indexWithoutDocuments({ log }: Sinks): void {
+  log.warn(
+    { event: "search.index_created" },
+    "the search index is new, and does not have the documents that Postgres has; `wordloom rebuild` brings them there",
+  );
+}
+
 /** The API takes requests from here on; warn, so that no level hides where. */
 export function listeningAt({ log }: Sinks, url: string): void {
   log.warn({ event: "api.listening", url }, `listening at ${url}`);

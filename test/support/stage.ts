@@ -12,6 +12,9 @@ type Environment = Readonly<Record<string, string>>;
 /** The product as it runs in production: real processes, a database and an engine of their own. */
 export type Stage = {
   readonly db: Db;
+  /** The URLs of the database and the engine. */
+  readonly url: string;
+  readonly elastic: string;
   /** The embedded engine; when it is started again it is on the same port, with the same data. */
   readonly stopEngine: () => Promise<void>;
   readonly startEngine: () => Promise<void>;
@@ -52,6 +55,8 @@ export async function openStage(environment: Environment = {}): Promise<Stage> {
   };
   return {
     db: database.db,
+    url: clone.url,
+    elastic: url,
     stopEngine: () => engine.stop(),
     startEngine: async () => {
       engine = await startEngine({ dataDir: folder, port });

@@ -1,8 +1,8 @@
-import { sql } from "drizzle-orm";
 import { type Db, isContention, isUnavailable } from "../../db/client.ts";
 import { type ClaimedEvent, queues } from "../../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { Decision, Projection } from "../projection.ts";
+import { writeEntries } from "./entries.ts";
 
 export type ChronicleProjectionOptions = {
   readonly projectionVersion: number;
@@ -11,34 +11,6 @@ export type ChronicleProjectionOptions = {
   /** Labs only: the event of this entity fails in this way. */
   readonly fault: { readonly kind: "transient" | "deterministic"; readonly entityId: string } | null;
 };
-
-/**
- * Writes the entries of some chronicle events, keyed by the event's id. Returns what was there already in this projection version ("same"), what was written, and leaves out
- * events that do not exist. One statement: all or nothing.
- */
-async function writeEntries(
-  db: Db,
-  ids: readonly string[],
-  projectionVersion: number,
-): Promise<Map<string, "written" | "same">> {
-  const rows = await db.execute<{ id: string; written: boolean }>(sql`
-    with wanted as materialized (
-      select c.* from chronicle_events c where c.id = any(${`{${ids.join(",")}}`}::uuid[])
-    ), entries as (
-      insert into chronicle_entries as e (id, event_type, entity_type, entity_id, library_id, book_id, block_id, actor_id, occurred_at, created_at, payload, summary,
-                                          schema_version, provenance, source, actor_kind, correlation_id, projection_version)
-      select id, event_type, entity_type, entity_id, library_id, book_id, block_id, actor_id, occurred_at, created_at, payload,
-             concat_ws(' ', replace(event_type, '_', ' '), 'book ' || book_id::text, 'block ' || block_id::text),
-             schema_version, provenance, source, actor_kind, correlation_id, ${projectionVersion}::int
-        from wanted
-          on conflict (id) do update
-         set event_type = excluded.event_type, payload = excluded.payload, summary = excluded.summary, projection_version = excluded.projection_version, updated_at = now()
-       where e.projection_version <> excluded.projection_version
-      returning e.id
-    )
-    select w.id::text, e.id is not null as written from wanted w left join entries e on e.id = w.id`);
-  return new Map(rows.map((row) => [row.id, row.written ? "written" : "same"]));
-}
 
 /** Chronicle events become chronicle entries, in the same database. Idempotent by event id; a new projection version rewrites. */
 export function chronicleProjection(db: Db, options: ChronicleProjectionOptions): Projection {

@@ -5,20 +5,25 @@ import { type BulkItem, bulkBody, type ItemResult, itemBytes } from "../../searc
 export type Sent = { readonly event: ClaimedEvent; readonly item: BulkItem };
 export type Request = { readonly sent: readonly Sent[]; readonly body: string };
 
-/** Cuts a batch into requests of at most `maxBytes`; a document that is larger by itself goes alone. */
-export function cut(sent: readonly Sent[], maxBytes: number): Request[] {
-  const requests: Sent[][] = [];
+/** Cuts what is sent into parts of at most `maxBytes`; a document that is larger by itself goes alone. */
+export function parts<S extends { readonly item: BulkItem }>(sent: readonly S[], maxBytes: number): S[][] {
+  const cut: S[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
   for (const one of sent) {
     const size = itemBytes(one.item);
     if (bytes + size > maxBytes) {
-      requests.push([]);
+      cut.push([]);
       bytes = 0;
     }
     bytes += size;
-    requests.at(-1)?.push(one);
+    cut.at(-1)?.push(one);
   }
-  return requests.map((request) => ({ sent: request, body: bulkBody(request.map((s) => s.item)) }));
+  return cut;
+}
+
+/** Cuts a batch into requests of at most `maxBytes`. */
+export function cut(sent: readonly Sent[], maxBytes: number): Request[] {
+  return parts(sent, maxBytes).map((request) => ({ sent: request, body: bulkBody(request.map((s) => s.item)) }));
 }
 
 /** How large a request may be now, in bytes. */

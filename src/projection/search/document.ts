@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
 import type { ClaimedEvent } from "../../outbox/event.ts";
 import type { BulkItem } from "../../search/bulk.ts";
@@ -16,6 +16,9 @@ type Row = {
   updated_at: string;
   deleted: boolean;
 };
+
+const columns = sql`s.entity_type, s.entity_id, s.library_id, s.book_id, s.title, s.text, s.snippet, s.rank_score, s.event_version::text,
+           s.updated_at, s.deleted_at is not null as deleted`;
 
 /** The Elasticsearch id of an entity's document. */
 function documentId(entityType: string, entityId: string): string {
@@ -40,16 +43,72 @@ export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promi
   const types = `{${events.map((e) => e.entityType).join(",")}}`;
   const ids = `{${events.map((e) => e.entityId).join(",")}}`;
   const rows = await db.execute<Row>(sql`
-    select s.entity_type, s.entity_id, s.library_id, s.book_id, s.title, s.text, s.snippet, s.rank_score, s.event_version::text,
-           s.updated_at, s.deleted_at is not null as deleted
+    select ${columns}
       from unnest(${types}::text[], ${ids}::uuid[]) as k(entity_type, entity_id)
       join search_index s on s.entity_type = k.entity_type and s.entity_id = k.entity_id`);
   const found = new Map(rows.map((row) => [documentId(row.entity_type, row.entity_id), row]));
   return events.map((event) => {
     const id = documentId(event.entityType, event.entityId);
     const row = found.get(id);
-    if (row === undefined) return { op: "delete", id, version: event.eventVersion };
-    const version = BigInt(row.event_version);
-    return row.deleted ? { op: "delete", id, version } : { op: "index", id, version, source: source(row) };
+    return row === undefined ? { op: "delete", id, version: event.eventVersion } : itemOf(row);
   });
+}
+
+function itemOf(row: Row): BulkItem {
+  const id = documentId(row.entity_type, row.entity_id);
+  const version = BigInt(row.event_version);
+  return row.deleted ? { op: "delete", id, version } : { op: "index", id, version, source: source(row) };
+}
+
+/** A row of search_index as the item that brings it to Elasticsearch. */
+export type StoredItem = {
+  readonly rowId: string;
+  readonly entityType: string;
+  readonly entityId: string;
+  readonly item: BulkItem;
+};
+
+/** What a rebuild reads: every document, or what has changed since `mark` (readMark), tombstones included. */
+export type Wanted = { readonly kind: "all" } | { readonly kind: "changed"; readonly since: string };
+
+/** The oldest transaction that may still write: rows of it and of all that come later are "changed since". */
+export async function readMark(db: Db): Promise<string> {
+  const [row] = await db.execute<{ mark: string }>(sql`select pg_snapshot_xmin(pg_current_snapshot())::text as mark`);
+  if (row === undefined) throw new Error("a query without a row");
+  return row.mark;
+}
+
+/** Whether there is anything to be found. */
+export async function hasDocuments(db: Db): Promise<boolean> {
+  const rows = await db.execute(sql`select 1 from search_index where deleted_at is null limit 1`);
+  return rows.length > 0;
+}
+
+/** How many documents there are to be. */
+export async function countDocuments(db: Db): Promise<number> {
+  const [row] = await db.execute<{ n: string }>(sql`select count(*) as n from search_index where deleted_at is null`);
+  return Number(row?.n ?? 0);
+}
+
+/** Rows of search_index (as `s`) that were written since `mark`. */
+export const changedSince = (mark: string): SQL => sql`age(s.xmin) <= age((${mark}::xid8)::xid)`;
+
+/** The next rows of search_index after the row `after` (null: the first ones), at most `limit`. */
+export async function readItems(
+  db: Db,
+  wanted: Wanted,
+  after: string | null,
+  limit: number,
+): Promise<readonly StoredItem[]> {
+  const rows = await db.execute<Row & { row_id: string }>(sql`
+    select s.id::text as row_id, ${columns} from search_index s
+     where ${after === null ? sql`true` : sql`s.id > ${after}::uuid`}
+       and ${wanted.kind === "all" ? sql`s.deleted_at is null` : changedSince(wanted.since)}
+     order by s.id limit ${limit}`);
+  return rows.map((row) => ({
+    rowId: row.row_id,
+    entityType: row.entity_type,
+    entityId: row.entity_id,
+    item: itemOf(row),
+  }));
 }

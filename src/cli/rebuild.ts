@@ -1,0 +1,73 @@
+import { buildCommand } from "@stricli/core";
+import type { RebuildReport } from "../app/rebuild.ts";
+import { CommandError } from "../errors.ts";
+import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { counted, progressBar } from "./progress.ts";
+
+type Flags = EnvFileFlag & { projection: "search" | "chronicle"; emitOutbox?: boolean; json?: boolean };
+
+function summary(report: RebuildReport): string {
+  const took = `in ${report.seconds.toFixed(1)} s`;
+  switch (report.kind) {
+    case "rebuilt": {
+      const meanwhile = report.changed === 0 ? "" : `, ${counted(report.changed, "change")} of meanwhile included`;
+      return `${counted(report.documents, "document")} ${took}${meanwhile}; ${report.index} is searched from now on`;
+    }
+    case "rewritten":
+      return `${counted(report.events, "chronicle event")} ${took}, ${counted(report.written, "entry").replace("entrys", "entries")} written`;
+    case "emitted":
+      return `${counted(report.events, "event")} of ${report.projection} are in the queue (${took}); the workers do the rest`;
+    default:
+      return report satisfies never;
+  }
+}
+
+export const rebuild = buildCommand({
+  docs: {
+    brief: "Make the search index, or the chronicle's entries, anew from Postgres",
+    fullDescription: [
+      "Examples:",
+      "  wordloom rebuild                          a new index, which takes the old one's place when it is complete",
+      "  wordloom rebuild --emit-outbox            an event for each document instead; the workers write what the index lacks",
+      "  wordloom rebuild --projection chronicle   the entries that are missing or differ",
+      "",
+      "For an Elasticsearch that is new, was lost, or holds what it should not. Everything goes on meanwhile: the old index is searched until the new one takes over",
+      "in one step, and what was written meanwhile is in it. Whatever stops a rebuild, the old index stays as it was. With --emit-outbox a document that the",
+      "index has in its newest version stays as it is there, and what should not be there stays too.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      envFile: envFileFlag,
+      projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Which projection" },
+      emitOutbox: {
+        kind: "boolean",
+        optional: true,
+        withNegated: false,
+        brief: "Put an event for each row into the queue, and leave the rest to the workers",
+      },
+      json: jsonFlag,
+    },
+  },
+  async func(this: Context, flags: Flags) {
+    const app = await import("../app/rebuild.ts");
+    const bar = progressBar(
+      this,
+      flags.emitOutbox ? "events" : flags.projection === "search" ? "documents" : "entries",
+    );
+    const report = await app
+      .rebuild(readEnv(this, flags), flags.projection, {
+        emitOutbox: flags.emitOutbox === true,
+        signal: this.signal,
+        onProgress: bar.update,
+      })
+      .finally(bar.stop);
+    if (flags.json) printJson(this, report);
+    else this.process.stdout.write(`${summary(report)}\n`);
+    if (report.kind === "rebuilt" && report.refused.length > 0)
+      throw new CommandError(
+        "failed",
+        `${counted(report.refused.length, "document")} refused by Elasticsearch; their events are in the queue and fail with the reason\n${report.refused.map(({ id, error }) => `  ${id} ${error}`).join("\n")}`,
+      );
+  },
+});

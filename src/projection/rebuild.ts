@@ -1,0 +1,90 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "../db/client.ts";
+import { CommandError } from "../errors.ts";
+import { appending } from "../outbox/append.ts";
+import { type Queue, queues } from "../outbox/event.ts";
+import { describeError } from "../telemetry/log.ts";
+
+/** `done` of `total`; asked for after each page. */
+export type Progress = (done: number, total: number) => void;
+
+/** Held by a rebuild from begin to end. */
+export type RebuildLock = {
+  /** Throws when the lock is lost: somebody else may be at work by now. */
+  readonly check: () => Promise<void>;
+};
+
+/**
+ * Runs one rebuild of a projection, never two at a time, and writes down in projection_status when it began, when it ended and how: the workers show it in
+ * `projection_rebuild_…`. Throws what `work` throws, and a CommandError (exit 5) when another one is running.
+ */
+export async function rebuilding<T>(db: Db, queue: Queue, work: (lock: RebuildLock) => Promise<T>): Promise<T> {
+  const { projection } = queue;
+  return await db.transaction(async (tx) => {
+    const [lock] = await tx.execute<{ free: boolean }>(
+      sql`select pg_try_advisory_xact_lock(hashtextextended('wordloom rebuild ' || ${projection}, 0)) as free`,
+    );
+    if (lock?.free !== true)
+      throw new CommandError("refused", `another rebuild of ${projection} is running; wait until it has ended`);
+    await db.execute(sql`
+      insert into projection_status (projection_name, last_rebuild_started_at) values (${projection}, now())
+          on conflict (projection_name) do update set last_rebuild_started_at = now(), updated_at = now()`);
+    const ended = (error: string | null) =>
+      db.execute(sql`
+        update projection_status
+           set last_rebuild_finished_at = now(), last_rebuild_duration_seconds = extract(epoch from now() - last_rebuild_started_at),
+               last_rebuild_success = ${error === null}, last_rebuild_error = ${error}, updated_at = now()
+         where projection_name = ${projection}`);
+    try {
+      const result = await work({ check: async () => void (await tx.execute(sql`select 1`)) });
+      await ended(null);
+      return result;
+    } catch (error) {
+      await ended(describeError(error).message).catch(() => undefined);
+      throw error;
+    }
+  });
+}
+
+/** Where the events of each queue come from: what it is a projection of. */
+const sources = {
+  [queues.search.table]: {
+    table: sql`search_index`,
+    event: sql`entity_type, entity_id, case when deleted_at is null then 'upsert' else 'delete' end, event_version`,
+  },
+  [queues.chronicle.table]: { table: sql`chronicle_events`, event: sql`'chronicle_event', id, 'upsert', 0::bigint` },
+} as const;
+
+export const interrupted = (left: string): CommandError =>
+  new CommandError("failed", `stopped before the end; ${left}`);
+
+const pageRows = 1000;
+
+/**
+ * Appends an event for each row that the projection is made of, tombstones included, as if each had just been written: the workers do the rest. Returns how many.
+ * Throws as `rebuilding` does, and a CommandError when `signal` fires.
+ */
+export async function emitOutbox(
+  db: Db,
+  queue: Queue,
+  { signal, onProgress }: { readonly signal: AbortSignal; readonly onProgress: Progress },
+): Promise<number> {
+  const { table, event } = sources[queue.table];
+  const noTrace = { traceparent: null, tracestate: null };
+  return await rebuilding(db, queue, async () => {
+    const [all] = await db.execute<{ n: string }>(sql`select count(*) as n from ${table}`);
+    let count = 0;
+    for (let after: string | null = null; ; ) {
+      const [page]: { n: number; last: string | null }[] = await db.execute<{ n: number; last: string | null }>(sql`
+        with page(row_id, entity_type, entity_id, op, event_version) as materialized (
+          select id, ${event} from ${table} where ${after === null ? sql`true` : sql`id > ${after}::uuid`} order by id limit ${pageRows}
+        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version from page order by row_id`, noTrace)})
+        select count(*)::int as n, (select row_id::text from page order by row_id desc limit 1) as last from page`);
+      if (page === undefined || page.last === null) return count;
+      count += page.n;
+      after = page.last;
+      onProgress(count, Number(all?.n ?? count));
+      if (signal.aborted) throw interrupted("run it again: what is in the queue twice is written once");
+    }
+  });
+}

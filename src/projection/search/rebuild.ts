@@ -1,0 +1,146 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Client } from "@elastic/elasticsearch";
+import { sql } from "drizzle-orm";
+import type { Db } from "../../db/client.ts";
+import { CommandError } from "../../errors.ts";
+import { appending } from "../../outbox/append.ts";
+import { queues } from "../../outbox/event.ts";
+import { bulkBody, sendBulk } from "../../search/bulk.ts";
+import { dropNextIndex, openNextIndex, takeOver } from "../../search/indices.ts";
+import { retryDelayMs } from "../backoff.ts";
+import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
+import { verdict } from "../verdict.ts";
+import { sendBisecting } from "./bisect.ts";
+import { parts } from "./cut.ts";
+import { changedSince, countDocuments, readItems, readMark, type StoredItem, type Wanted } from "./document.ts";
+
+export type RebuildOptions = {
+  /** The alias that is searched. It is there. */
+  readonly alias: string;
+  readonly maxBytes: number;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+  readonly onProgress: Progress;
+};
+
+export type Rebuilt = {
+  /** The index that is behind the alias from now on. */
+  readonly index: string;
+  readonly documents: number;
+  /** Rows written while it ran, and brought in or put into the queue again. */
+  readonly changed: number;
+  /** What Elasticsearch refuses for what is in it; each has an event in the queue again, which will say so. */
+  readonly refused: readonly { readonly id: string; readonly error: string }[];
+};
+
+const pageRows = 500;
+/** An engine that is away is asked for some two minutes. */
+const backoff = { baseMs: 250, maxMs: 15_000 };
+const maxTries = 12;
+const limits = { maxAttempts: 3, terminalOnTransient: false };
+
+/**
+ * Fills a new index from search_index and puts it in the place of the old one in one step, while everything goes on: until then searches and workers use the old index. What
+ * is written meanwhile is brought in just before, and what is written in that moment is put into the queue again: versions make every order of it right. The old index is
+ * dropped; whatever stops a rebuild, it stays as it is. Throws a CommandError when another rebuild runs, the engine does not come back, or `signal` fires.
+ */
+export async function rebuildSearch(db: Db, client: Client, options: RebuildOptions): Promise<Rebuilt> {
+  const { alias, maxBytes, timeoutMs, signal, onProgress } = options;
+
+  /** Sends what can be sent, again and again. Returns what is refused for good. */
+  async function send(target: string, stored: readonly StoredItem[]) {
+    const refused: { stored: StoredItem; error: string }[] = [];
+    let left = stored;
+    for (let tries = 0; ; tries += 1) {
+      const again: StoredItem[] = [];
+      let why = "";
+      for (const part of parts(left, maxBytes)) {
+        const results = await sendBisecting(
+          (items) => sendBulk(client, target, items, bulkBody(items), { timeoutMs, signal }),
+          part.map(({ item }) => item),
+        );
+        for (const [i, one] of part.entries()) {
+          const judged = { sentAs: one.item.op, version: one.item.version, countedAttempts: tries };
+          const told = verdict(results[i] ?? { kind: "unanswered" }, judged, limits);
+          if (told.kind === "fail") refused.push({ stored: one, error: told.error });
+          if (told.kind !== "retry") continue;
+          why = `${told.reason}: ${told.error}`;
+          again.push(one);
+        }
+      }
+      stopIfAsked(signal);
+      if (again.length === 0) return refused;
+      if (tries + 1 >= maxTries)
+        throw new CommandError("unreachable", `Elasticsearch does not take the documents (${why}); ${unchanged}`);
+      left = again;
+      await sleep(retryDelayMs(tries, backoff, Math.random()), undefined, { signal }).catch(() => undefined);
+      stopIfAsked(signal);
+    }
+  }
+
+  return await rebuilding(db, queues.search, async (lock) => {
+    const total = await countDocuments(db);
+    const begun = await readMark(db);
+    const { index, building } = await openNextIndex(client, alias);
+    const refused = new Map<string, { stored: StoredItem; error: string }>();
+
+    /** The next page is read while this one is sent. */
+    async function bring(wanted: Wanted, progress: (rows: number) => void) {
+      let rows = 0;
+      let page = await readItems(db, wanted, null, pageRows);
+      while (page.length > 0) {
+        const reading = readItems(db, wanted, page.at(-1)?.rowId ?? null, pageRows);
+        const [refusals, following] = await Promise.all([send(building, page), reading, lock.check()]);
+        for (const { item } of page) refused.delete(item.id);
+        for (const one of refusals) refused.set(one.stored.item.id, one);
+        rows += page.length;
+        progress(rows);
+        page = following;
+      }
+      return rows;
+    }
+
+    try {
+      const documents = await bring({ kind: "all" }, (rows) => onProgress(rows, total));
+      const almost = await readMark(db);
+      const changed = await bring({ kind: "changed", since: begun }, () => undefined);
+      await lock.check();
+      stopIfAsked(signal);
+      await takeOver(client, alias, { index, building });
+      const late = await appendAgain(
+        db,
+        almost,
+        [...refused.values()].map(({ stored }) => stored.rowId),
+      );
+      return {
+        index,
+        documents,
+        changed: changed + late,
+        refused: [...refused].map(([id, { error }]) => ({ id, error })),
+      };
+    } catch (error) {
+      await dropNextIndex(client, alias).catch(() => undefined);
+      throw error;
+    }
+  });
+}
+
+const unchanged = "the index in use is as it was; run it again";
+
+function stopIfAsked(signal: AbortSignal): void {
+  if (signal.aborted) throw interrupted(unchanged);
+}
+
+/**
+ * Appends events for what the index that was there last may have got in place of the new one, and for what the new one refuses: that must not be missing in silence.
+ * Returns how many.
+ */
+async function appendAgain(db: Db, since: string, refused: readonly string[]): Promise<number> {
+  const again = sql`
+    select entity_type, entity_id, case when deleted_at is null then 'upsert' else 'delete' end, event_version
+      from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
+  const rows = await db.execute(
+    sql`${appending(queues.search, again, { traceparent: null, tracestate: null })} returning 1`,
+  );
+  return rows.length;
+}
