@@ -73,7 +73,8 @@ export type NextIndex = {
   readonly building: string;
 };
 
-const buildingAlias = (alias: string) => `${alias}-rebuild`;
+/** Behind this alias are an index that is being filled, and one whose place was taken: neither is searched, both may go. */
+const asideAlias = (alias: string) => `${alias}-rebuild`;
 
 /** The number in the name of an index that we have made for `alias`; null for others. */
 function numberOf(alias: string, index: string): number | null {
@@ -83,31 +84,36 @@ function numberOf(alias: string, index: string): number | null {
 
 /** Makes the index that comes after those of `alias`, empty. What an interrupted rebuild has left goes first: nobody but one rebuild may call this at a time. */
 export async function openNextIndex(client: Client, alias: string): Promise<NextIndex> {
-  const building = buildingAlias(alias);
-  await dropNextIndex(client, alias);
+  await dropAside(client, alias);
   const numbers = (await indicesBehind(client, `${alias}-*`)).map((index) => numberOf(alias, index) ?? 0);
   const index = `${alias}-${String(Math.max(0, ...numbers) + 1).padStart(6, "0")}`;
+  const building = asideAlias(alias);
   await createIndex(client, index, building);
   return { index, building };
 }
 
-/** Forgets an index that was to take over. */
-export async function dropNextIndex(client: Client, alias: string): Promise<void> {
-  for (const index of await indicesBehind(client, buildingAlias(alias))) await client.indices.delete({ index });
-}
-
-/** Puts the next index in the place of what is behind `alias`, in one step: whoever asks sees the one or the other. Indices of ours that were there are dropped in it. */
+/**
+ * Puts the next index in the place of what is behind `alias`, in one step: whoever asks sees the one or the other. Indices of ours that were there are set aside, and not
+ * dropped yet: a search may be at work on them.
+ */
 export async function takeOver(client: Client, alias: string, { index, building }: NextIndex): Promise<void> {
   // What was written last can be found at once, and not in a second.
   await client.indices.refresh({ index });
   const before = await indicesBehind(client, alias);
-  const leave = (old: string) =>
-    numberOf(alias, old) === null ? { remove: { index: old, alias } } : { remove_index: { index: old } };
-  await client.indices.updateAliases({
-    actions: [
-      ...before.map(leave),
-      { remove: { index, alias: building } },
-      { add: { index, alias, is_write_index: true } },
-    ],
+  const ours = before.filter((old) => numberOf(alias, old) !== null);
+  const actions = [
+    ...before.map((old) => ({ remove: { index: old, alias } })),
+    { remove: { index, alias: building } },
+    ...ours.map((old) => ({ add: { index: old, alias: asideAlias(alias) } })),
+    { add: { index, alias, is_write_index: true } },
+  ];
+  await client.indices.updateAliases({ actions }).catch(async (error: unknown) => {
+    // The answer that was lost may have been a yes.
+    if (!(await indicesBehind(client, alias)).includes(index)) throw error;
   });
+}
+
+/** Drops what is set aside. */
+export async function dropAside(client: Client, alias: string): Promise<void> {
+  for (const index of await indicesBehind(client, asideAlias(alias))) await client.indices.delete({ index });
 }

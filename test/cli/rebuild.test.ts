@@ -33,6 +33,8 @@ test("rebuilds under writes, with workers at work: in the end the index is what 
     await until("more writes", async () => (await count(sql`search_index`)) > before + 20);
   }
   await load.stop();
+  // Whoever searches or writes meanwhile sees nothing of it.
+  expect([...load.answers.keys()].filter((status) => status === 0 || status >= 500)).toEqual([]);
   await until("an empty queue", async () => (await count(sql`search_outbox_events_live`)) === 0);
   expect(await count(sql`search_index where deleted_at is not null`)).toBeGreaterThan(0);
 

@@ -32,11 +32,13 @@ const never = new AbortController().signal;
 const live = (text: string) => ({ op: "upsert", version: 7n, row: "live", text }) as const;
 const deleted = { op: "delete", version: 7n, row: "tombstone" } as const;
 
-/** `client`, but `work` is done just before it changes aliases. */
-function beforeTakeOver(client: Client, work: () => Promise<unknown>): Client {
+/** `client`, but `work` is done just before it changes aliases, and `after` when it has. */
+function beforeTakeOver(client: Client, work: () => Promise<unknown>, after: () => unknown = () => undefined): Client {
   const updateAliases = async (request: Parameters<typeof client.indices.updateAliases>[0]) => {
     await work();
-    return await client.indices.updateAliases(request);
+    const answer = await client.indices.updateAliases(request);
+    await after();
+    return answer;
   };
   const indices = Object.create(client.indices, { updateAliases: { value: updateAliases } });
   return Object.create(client, { indices: { value: indices } });
@@ -198,6 +200,17 @@ for (const url of [embedded.url, ...external]) {
       expect(rebuilt).toMatchObject({ documents: 600, changed: 2 });
       expect(atTakeOver).toEqual(await wanted());
       expect(await readRows(db)).toEqual([]);
+    });
+
+    test("a take-over whose answer is lost has happened all the same, with what was written meanwhile", async () => {
+      const [a] = await seed(db, [live("one")]);
+      await emptyEvents();
+      const lost = () => Promise.reject(new errors.ConnectionError("lost"));
+      const changing = beforeTakeOver(client, () => write(a?.entityId ?? "", "two"), lost);
+      expect(await rebuild({}, changing)).toMatchObject({ index: `${alias}-000002`, changed: 1 });
+      await project();
+      expect(await documents()).toEqual(await wanted());
+      expect(await indices()).toEqual([`${alias}-000002`]);
     });
 
     test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {

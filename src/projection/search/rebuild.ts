@@ -6,7 +6,7 @@ import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
 import { queues } from "../../outbox/event.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
-import { dropNextIndex, openNextIndex, takeOver } from "../../search/indices.ts";
+import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
 import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
 import { verdict } from "../verdict.ts";
@@ -112,6 +112,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
         almost,
         [...refused.values()].map(({ stored }) => stored.rowId),
       );
+      await dropAside(client, alias);
       return {
         index,
         documents,
@@ -119,7 +120,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
         refused: [...refused].map(([id, { error }]) => ({ id, error })),
       };
     } catch (error) {
-      await dropNextIndex(client, alias).catch(() => undefined);
+      await dropAside(client, alias).catch(() => undefined);
       throw error;
     }
   });
