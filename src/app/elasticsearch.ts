@@ -107,5 +107,6 @@ export async function prepareIndexLater(
 
 /** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. */
 export async function tellMissingDocuments(store: Store, sinks: Sinks): Promise<void> {
-  if (await hasDocuments(store.database.db)) indexWithoutDocuments(sinks);
+  // A hint: a database that does not answer at the moment is told of elsewhere, and must not end the process.
+  if (await hasDocuments(store.database.db).catch(() => false)) indexWithoutDocuments(sinks);
 }
