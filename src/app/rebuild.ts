@@ -17,8 +17,9 @@ export type RebuildReport = { readonly projection: string; readonly seconds: num
   | { readonly kind: "emitted"; readonly events: number }
 );
 
-/** A statement may go through a whole table. */
-const statementTimeoutMs = 3_600_000;
+/** One connection holds the lock, two read ahead and write. A statement may go through a whole table. */
+const openDb = (store: Store, resources: AsyncDisposableStack) =>
+  openPool(store, "wordloom-rebuild", resources, { max: 3, statementTimeoutMs: 3_600_000 }).db;
 
 async function emit(
   store: Store,
@@ -26,7 +27,7 @@ async function emit(
   { signal, onProgress }: Request,
   resources: AsyncDisposableStack,
 ) {
-  const { db } = openPool(store, "wordloom-rebuild", resources, { statementTimeoutMs });
+  const db = openDb(store, resources);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   const events = await emitOutbox(db, queues[name], {
@@ -46,7 +47,7 @@ async function newIndex(store: Store, { signal, onProgress }: Request, resources
   const client = await reachElasticsearch(settings, resources);
   const prepared = await prepareIndex(client, settings);
   if (typeof prepared === "object") throw unusable(settings, prepared.away);
-  const { db } = openPool(store, "wordloom-rebuild", resources, { statementTimeoutMs });
+  const db = openDb(store, resources);
   const rebuilt = await rebuildSearch(db, client, {
     alias: index,
     maxBytes: config.OUTBOX_BULK_MAX_BYTES,
@@ -63,7 +64,7 @@ async function newIndex(store: Store, { signal, onProgress }: Request, resources
 }
 
 async function newEntries(store: Store, { signal, onProgress }: Request, resources: AsyncDisposableStack) {
-  const { db } = openPool(store, "wordloom-rebuild", resources, { statementTimeoutMs });
+  const db = openDb(store, resources);
   const projectionVersion = store.settings.config.CHRONICLE_PROJECTION_VERSION;
   return { kind: "rewritten", ...(await rebuildChronicle(db, { projectionVersion, signal, onProgress })) } as const;
 }

@@ -14,12 +14,21 @@ function summary(report: RebuildReport): string {
       return `${counted(report.documents, "document")} ${took}${meanwhile}; ${report.index} is searched from now on`;
     }
     case "rewritten":
-      return `${counted(report.events, "chronicle event")} ${took}, ${counted(report.written, "entry").replace("entrys", "entries")} written`;
+      return `${counted(report.events, "chronicle event")} ${took}, ${report.written} of the entries written`;
     case "emitted":
       return `${counted(report.events, "event")} of ${report.projection} are in the queue (${took}); the workers do the rest`;
     default:
       return report satisfies never;
   }
+}
+
+const mostNamed = 20;
+
+function refusals(refused: readonly { readonly id: string; readonly error: string }[]): string {
+  const named = refused.slice(0, mostNamed).map(({ id, error }) => `  ${id} ${error}`);
+  const more = refused.length > mostNamed ? [`  and ${refused.length - mostNamed} more`] : [];
+  const what = `${counted(refused.length, "document")} refused by Elasticsearch; each has an event in the queue again, which fails with the reason`;
+  return [what, ...named, ...more].join("\n");
 }
 
 export const rebuild = buildCommand({
@@ -65,9 +74,6 @@ export const rebuild = buildCommand({
     if (flags.json) printJson(this, report);
     else this.process.stdout.write(`${summary(report)}\n`);
     if (report.kind === "rebuilt" && report.refused.length > 0)
-      throw new CommandError(
-        "failed",
-        `${counted(report.refused.length, "document")} refused by Elasticsearch; their events are in the queue and fail with the reason\n${report.refused.map(({ id, error }) => `  ${id} ${error}`).join("\n")}`,
-      );
+      throw new CommandError("failed", refusals(report.refused));
   },
 });

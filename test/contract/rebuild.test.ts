@@ -299,6 +299,19 @@ for (const url of [embedded.url, ...external]) {
       expect(await readRows(db)).toMatchObject([{ status: "failed", reason: "es_4xx" }]);
     });
 
+    test("an engine that refuses most of the documents gets no new index: the old one stays", async () => {
+      const [a] = await seed(db, [live("one"), live("two"), live("three")]);
+      await project();
+      const before = await documents();
+      await db.execute(sql`update search_index set updated_at = '12345-01-01' where entity_id <> ${a?.entityId}::uuid`);
+      expect(await rejection(rebuild())).toMatchObject({
+        exitCode: 1,
+        message: expect.stringMatching(/^Elasticsearch refuses 2 documents \(.*updated_at.*as it was/),
+      });
+      expect(await documents()).toEqual(before);
+      expect(await indices()).toEqual([`${alias}-000001`]);
+    });
+
     test("an index that is not ours loses the alias and nothing else", async () => {
       await client.indices.delete({ index: `${alias}-000001` });
       await client.indices.create({ index: `${alias}-old`, aliases: { [alias]: {} } });

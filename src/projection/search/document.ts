@@ -61,12 +61,7 @@ function itemOf(row: Row): BulkItem {
 }
 
 /** A row of search_index as the item that brings it to Elasticsearch. */
-export type StoredItem = {
-  readonly rowId: string;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly item: BulkItem;
-};
+export type StoredItem = { readonly rowId: string; readonly item: BulkItem };
 
 /** What a rebuild reads: every document, or what has changed since `mark` (readMark), tombstones included. */
 export type Wanted = { readonly kind: "all" } | { readonly kind: "changed"; readonly since: string };
@@ -105,10 +100,5 @@ export async function readItems(
      where ${after === null ? sql`true` : sql`s.id > ${after}::uuid`}
        and ${wanted.kind === "all" ? sql`s.deleted_at is null` : changedSince(wanted.since)}
      order by s.id limit ${limit}`);
-  return rows.map((row) => ({
-    rowId: row.row_id,
-    entityType: row.entity_type,
-    entityId: row.entity_id,
-    item: itemOf(row),
-  }));
+  return rows.map((row) => ({ rowId: row.row_id, item: itemOf(row) }));
 }

@@ -104,6 +104,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
       const documents = await bring({ kind: "all" }, (rows) => onProgress(rows, total));
       const almost = await readMark(db);
       const changed = await bring({ kind: "changed", since: begun }, () => undefined);
+      if (refused.size > documents / 2) throw refusal(refused.size, [...refused.values()][0]?.error ?? "");
       await lock.check();
       stopIfAsked(signal);
       await takeOver(client, alias, { index, building });
@@ -112,21 +113,24 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
         almost,
         [...refused.values()].map(({ stored }) => stored.rowId),
       );
-      await dropAside(client, alias);
       return {
         index,
         documents,
         changed: changed + late,
         refused: [...refused].map(([id, { error }]) => ({ id, error })),
       };
-    } catch (error) {
+    } finally {
+      // Where it fails, the next rebuild does it.
       await dropAside(client, alias).catch(() => undefined);
-      throw error;
     }
   });
 }
 
 const unchanged = "the index in use is as it was; run it again";
+
+/** An index that takes less than half of what there is must not be searched: what is wrong is not the documents. */
+const refusal = (count: number, error: string) =>
+  new CommandError("failed", `Elasticsearch refuses ${count} documents (${error}); mend the cause; ${unchanged}`);
 
 function stopIfAsked(signal: AbortSignal): void {
   if (signal.aborted) throw interrupted(unchanged);
