@@ -1,36 +1,38 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type Client, errors } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
-import { startEngine } from "../../src/embedded/elasticsearch/engine.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { emitOutbox, rebuilding } from "../../src/projection/rebuild.ts";
+import { changedSince, readMark } from "../../src/projection/search/document.ts";
 import { rebuildSearch } from "../../src/projection/search/rebuild.ts";
-import { connectElasticsearch } from "../../src/search/client.ts";
 import { ensureIndex, openNextIndex } from "../../src/search/indices.ts";
 import { emptyQueue, openSearch, readRows, recordSignals, runBatch, seed } from "../support/batch.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
+import { until } from "../support/until.ts";
+import { openTargets } from "./targets.ts";
 
 /** A rebuild on engines that are not of the tests' making: the embedded one, and those of ELASTIC_CONTRACT_URL. */
 
 const database = await testDatabase();
 const { db, close } = database.open();
-const folder = mkdtempSync(join(tmpdir(), "wordloom-rebuild-"));
-const embedded = await startEngine({ dataDir: folder, port: 0 });
-const external = (process.env["ELASTIC_CONTRACT_URL"] ?? "").split(",").filter((url) => url !== "");
 const recorded = recordSignals();
-afterAll(async () => {
-  await embedded.stop();
-  rmSync(folder, { recursive: true });
-  await close();
-});
+afterAll(close);
 
 const never = new AbortController().signal;
 const live = (text: string) => ({ op: "upsert", version: 7n, row: "live", text }) as const;
 const deleted = { op: "delete", version: 7n, row: "tombstone" } as const;
+
+/** A transaction of any database of the server, begun before a row was written, makes the row one that may have changed: so once those of other tests are over. */
+const settled = () =>
+  until(
+    "older transactions to end",
+    async () => {
+      const mark = await readMark(db);
+      return (await db.execute(sql`select 1 from search_index s where ${changedSince(mark)} limit 1`)).length === 0;
+    },
+    25_000,
+  );
 
 /** `client`, but `work` is done just before it changes aliases, and `after` when it has. */
 function beforeTakeOver(client: Client, work: () => Promise<unknown>, after: () => unknown = () => undefined): Client {
@@ -64,281 +66,274 @@ async function readStatus() {
   return row;
 }
 
-for (const url of [embedded.url, ...external]) {
-  const client = await connectElasticsearch({ url, requestTimeoutMs: 20_000 });
-  const { version } = await client.info();
+describe.each(await openTargets())("%s", (_, { client, newName }) => {
+  let alias = "";
+  beforeEach(async () => {
+    await emptyQueue(db);
+    await db.execute(sql`truncate projection_status`);
+    alias = newName();
+    await ensureIndex(client, alias);
+  });
 
-  describe(url === embedded.url ? "the embedded engine" : `Elasticsearch ${version?.number}`, () => {
-    let alias = "";
-    const aliases: string[] = [];
-    beforeEach(async () => {
-      await emptyQueue(db);
-      await db.execute(sql`truncate projection_status`);
-      alias = `wordloom-test-${crypto.randomUUID().slice(0, 8)}`;
-      aliases.push(alias);
-      await ensureIndex(client, alias);
+  const indices = async () => Object.keys(await client.indices.getAlias({ index: `${alias}-*` })).toSorted();
+  const behind = async () => Object.keys(await client.indices.getAlias({ index: alias }));
+  const project = () => runBatch(db, openSearch(db, client, { index: alias, timeoutMs: 20_000 }), recorded);
+  const rebuild = (of: Partial<Parameters<typeof rebuildSearch>[2]> = {}, by = client) =>
+    rebuildSearch(db, by, {
+      alias,
+      maxBytes: 5_000_000,
+      timeoutMs: 20_000,
+      signal: never,
+      onProgress: () => undefined,
+      ...of,
     });
-    afterAll(async () => {
-      for (const name of aliases)
-        for (const index of await indices(name)) await client.indices.delete({ index }, { ignore: [404] });
-      await client.close();
-    });
-
-    const indices = async (name = alias) =>
-      Object.keys(await client.indices.getAlias({ index: `${name}-*` })).toSorted();
-    const behind = async () => Object.keys(await client.indices.getAlias({ index: alias }));
-    const project = () => runBatch(db, openSearch(db, client, { index: alias, timeoutMs: 20_000 }), recorded);
-    const rebuild = (of: Partial<Parameters<typeof rebuildSearch>[2]> = {}, by = client) =>
-      rebuildSearch(db, by, {
-        alias,
-        maxBytes: 5_000_000,
-        timeoutMs: 20_000,
-        signal: never,
-        onProgress: () => undefined,
-        ...of,
-      });
-    /** Text by id, of all that is in the index. */
-    const documents = async () => {
-      await client.indices.refresh({ index: alias });
-      const found = await client.search<{ text: string }>({ index: alias, size: 10_000 });
-      return new Map(found.hits.hits.map((hit) => [hit["_id"] ?? "", hit["_source"]?.text]));
-    };
-    /** What has to be there, by Postgres. */
-    const wanted = async () => {
-      const rows = await db.execute<{ id: string; text: string }>(
-        sql`select entity_type || ':' || entity_id as id, text from search_index where deleted_at is null`,
-      );
-      return new Map(rows.map(({ id, text }) => [id, text]));
-    };
-    const write = (entityId: string, text: string | null) =>
-      db.execute(sql`
+  /** Text by id, of all that is in the index. */
+  const documents = async () => {
+    await client.indices.refresh({ index: alias });
+    const found = await client.search<{ text: string }>({ index: alias, size: 10_000 });
+    return new Map(found.hits.hits.map((hit) => [hit["_id"] ?? "", hit["_source"]?.text]));
+  };
+  /** What has to be there, by Postgres. */
+  const wanted = async () => {
+    const rows = await db.execute<{ id: string; text: string }>(
+      sql`select entity_type || ':' || entity_id as id, text from search_index where deleted_at is null`,
+    );
+    return new Map(rows.map(({ id, text }) => [id, text]));
+  };
+  const write = (entityId: string, text: string | null) =>
+    db.execute(sql`
       update search_index set event_version = event_version + 1, text = ${text ?? ""}, deleted_at = case when ${text === null} then now() end, updated_at = now()
        where entity_id = ${entityId}::uuid`);
 
-    test("a rebuild leaves exactly what Postgres has, whatever the index had, and one index", async () => {
-      const [a, , gone] = await seed(db, [live("one"), live("two"), live("three"), deleted]);
-      await project();
-      // Not written by us: a document of nobody's, one that is missing, one with another text in its newest version.
-      await db.execute(sql`delete from search_index where entity_id = ${gone?.entityId}::uuid`);
-      const absent = { _index: alias, _id: a?.documentId ?? "", version: 8, version_type: "external" } as const;
-      await client.bulk({ operations: [{ delete: absent }] });
-      await db.execute(sql`update search_index set text = 'other' where text = 'two'`);
-      expect(await documents()).not.toEqual(await wanted());
+  test("a rebuild leaves exactly what Postgres has, whatever the index had, and one index", async () => {
+    const [a, , gone] = await seed(db, [live("one"), live("two"), live("three"), deleted]);
+    await project();
+    // Not written by us: a document of nobody's, one that is missing, one with another text in its newest version.
+    await db.execute(sql`delete from search_index where entity_id = ${gone?.entityId}::uuid`);
+    const absent = { _index: alias, _id: a?.documentId ?? "", version: 8, version_type: "external" } as const;
+    await client.bulk({ operations: [{ delete: absent }] });
+    await db.execute(sql`update search_index set text = 'other' where text = 'two'`);
+    await settled();
+    expect(await documents()).not.toEqual(await wanted());
 
-      const seen: number[] = [];
-      const rebuilt = await rebuild({ onProgress: (done, total) => seen.push(done, total) });
-      expect(rebuilt).toEqual({ index: `${alias}-000002`, documents: 2, changed: 0, refused: [] });
-      expect(seen).toEqual([2, 2]);
-      expect(await documents()).toEqual(await wanted());
-      expect(await indices()).toEqual([`${alias}-000002`]);
-      expect(await behind()).toEqual([`${alias}-000002`]);
-      expect(await readStatus()).toEqual({ success: true, error: null, ended: true, took: true });
+    const seen: number[] = [];
+    const rebuilt = await rebuild({ onProgress: (done, total) => seen.push(done, total) });
+    expect(rebuilt).toEqual({ index: `${alias}-000002`, documents: 2, changed: 0, refused: [] });
+    expect(seen).toEqual([2, 2]);
+    expect(await documents()).toEqual(await wanted());
+    expect(await indices()).toEqual([`${alias}-000002`]);
+    expect(await behind()).toEqual([`${alias}-000002`]);
+    expect(await readStatus()).toEqual({ success: true, error: null, ended: true, took: true });
 
-      expect((await rebuild()).index).toBe(`${alias}-000003`);
-      expect(await documents()).toEqual(await wanted());
-    });
-
-    test("of an index without a document, and of more documents than a page and a request hold", async () => {
-      expect(await rebuild()).toMatchObject({ documents: 0 });
-      await seed(
-        db,
-        Array.from({ length: 1101 }, (_, i) => live(`text ${i}`)),
-      );
-      const parts: number[] = [];
-      expect(await rebuild({ maxBytes: 20_000, onProgress: (done) => parts.push(done) })).toMatchObject({
-        documents: 1101,
-      });
-      expect(parts).toEqual([500, 1000, 1101]);
-      expect((await client.count({ index: alias })).count).toBe(1101);
-    });
-
-    test("what the old index was still given is in the new one: changed, deleted and new documents", async () => {
-      const [a, b] = await seed(db, [live("one"), live("two"), live("three")]);
-      await project();
-      await emptyEvents();
-      const meanwhile = async () => {
-        await write(a?.entityId ?? "", "one again");
-        await write(b?.entityId ?? "", null);
-        const [c] = await seed(db, [
-          live("four"),
-          { ...live(""), version: 8n, entityId: a?.entityId ?? "" },
-          { ...deleted, version: 8n, entityId: b?.entityId ?? "" },
-        ]);
-        await project();
-        // The old index has them, and no event is left to say so.
-        expect(await client.exists({ index: alias, id: c?.documentId ?? "" })).toBe(true);
-        expect((await readRows(db)).every(({ status }) => status === "done")).toBe(true);
-        await emptyEvents();
-      };
-      const rebuilt = await rebuild({}, beforeTakeOver(client, meanwhile));
-      expect(rebuilt).toMatchObject({ documents: 3, changed: 3 });
-      await project();
-      expect(await documents()).toEqual(await wanted());
-      expect((await documents()).size).toBe(3);
-    });
-
-    test("what was written behind its back while it read is in the new index when it takes over", async () => {
-      await seed(
-        db,
-        Array.from({ length: 600 }, (_, i) => live(`text ${i}`)),
-      );
-      await emptyEvents();
-      const [first, second] = await db.execute<{ id: string }>(
-        sql`select entity_id::text as id from search_index order by id limit 2`,
-      );
-      const meanwhile = async () => {
-        await write(first?.id ?? "", "changed");
-        await write(second?.id ?? "", null);
-      };
-      let atTakeOver: unknown;
-      const look = async () => {
-        await client.indices.refresh({ index: `${alias}-000002` });
-        const page = await client.search<{ text: string }>({ index: `${alias}-000002`, size: 1000 });
-        atTakeOver = new Map(page.hits.hits.map((hit) => [hit["_id"] ?? "", hit["_source"]?.text]));
-      };
-      const rebuilt = await rebuild({}, beforeTakeOver(beforeRequest(client, 2, meanwhile), look));
-      expect(rebuilt).toMatchObject({ documents: 600, changed: 2 });
-      expect(atTakeOver).toEqual(await wanted());
-      expect(await readRows(db)).toEqual([]);
-    });
-
-    test("a take-over whose answer is lost has happened all the same, with what was written meanwhile", async () => {
-      const [a] = await seed(db, [live("one")]);
-      await emptyEvents();
-      const lost = () => Promise.reject(new errors.ConnectionError("lost"));
-      const changing = beforeTakeOver(client, () => write(a?.entityId ?? "", "two"), lost);
-      expect(await rebuild({}, changing)).toMatchObject({ index: `${alias}-000002`, changed: 1 });
-      await project();
-      expect(await documents()).toEqual(await wanted());
-      expect(await indices()).toEqual([`${alias}-000002`]);
-    });
-
-    test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {
-      const [a] = await seed(db, [live("one")]);
-      await project();
-      await emptyEvents();
-      const [written, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-      const late = db.transaction(async (tx) => {
-        await tx.execute(
-          sql`update search_index set event_version = 8, text = 'late' where entity_id = ${a?.entityId ?? ""}::uuid`,
-        );
-        written.resolve();
-        await held.promise;
-      });
-      await written.promise;
-      const commit = async () => {
-        held.resolve();
-        await late;
-      };
-      expect(await rebuild({}, beforeTakeOver(client, commit))).toMatchObject({ documents: 1, changed: 1 });
-      await project();
-      expect(await documents()).toEqual(new Map([[a?.documentId ?? "", "late"]]));
-    });
-
-    test("one that is stopped leaves the index as it was, says so, and the next one clears up", async () => {
-      await seed(
-        db,
-        Array.from({ length: 600 }, (_, i) => live(`text ${i}`)),
-      );
-      const stop = new AbortController();
-      const error = await rejection(rebuild({ signal: stop.signal, onProgress: () => stop.abort() }));
-      expect(error).toMatchObject({ exitCode: 1, message: expect.stringContaining("as it was; run it again") });
-      expect(await indices()).toEqual([`${alias}-000001`]);
-      expect(await readStatus()).toMatchObject({
-        success: false,
-        error: expect.stringContaining("stopped"),
-        ended: true,
-      });
-
-      // As a killed one leaves it.
-      await openNextIndex(client, alias);
-      expect(await indices()).toEqual([`${alias}-000001`, `${alias}-000002`]);
-      await rebuild();
-      expect(await indices()).toEqual([`${alias}-000002`]);
-      expect((await documents()).size).toBe(600);
-      expect(await readStatus()).toMatchObject({ success: true, error: null });
-    });
-
-    test("an engine that is away for a moment is asked again, and a rebuild that waits for it can be stopped", async () => {
-      await seed(db, [live("one")]);
-      const away = () => Promise.reject(new errors.ConnectionError("away"));
-      expect(await rebuild({}, beforeRequest(client, 1, away))).toMatchObject({ documents: 1, refused: [] });
-
-      const stop = new AbortController();
-      const stopWhileAway = async () => {
-        setTimeout(() => stop.abort(), 20);
-        await away();
-      };
-      const stopped = await rejection(rebuild({ signal: stop.signal }, beforeRequest(client, 1, stopWhileAway)));
-      expect(stopped).toMatchObject({ exitCode: 1, message: expect.stringContaining("stopped before the end") });
-      expect(await indices()).toEqual([`${alias}-000002`]);
-    });
-
-    test("two at a time are refused", async () => {
-      await rebuilding(db, queues.search, async () => {
-        expect(await rejection(rebuild())).toMatchObject({ exitCode: 5 });
-        expect(
-          await rejection(emitOutbox(db, queues.search, { signal: never, onProgress: () => undefined })),
-        ).toMatchObject({
-          exitCode: 5,
-        });
-      });
-      expect(await indices()).toEqual([`${alias}-000001`]);
-    });
-
-    test("a document that the engine refuses is named, has its event again, and the others are there", async () => {
-      const [, bad] = await seed(db, [live("one"), live("two"), live("three")]);
-      await emptyEvents();
-      await db.execute(
-        sql`update search_index set updated_at = '12345-01-01' where entity_id = ${bad?.entityId}::uuid`,
-      );
-      const rebuilt = await rebuild();
-      expect(rebuilt.refused).toEqual([{ id: bad?.documentId ?? "", error: expect.stringContaining("updated_at") }]);
-      expect(new Set((await documents()).values())).toEqual(new Set(["one", "three"]));
-      await project();
-      expect(await readRows(db)).toMatchObject([{ status: "failed", reason: "es_4xx" }]);
-    });
-
-    test("an engine that refuses most of the documents gets no new index: the old one stays", async () => {
-      const [a] = await seed(db, [live("one"), live("two"), live("three")]);
-      await project();
-      const before = await documents();
-      await db.execute(sql`update search_index set updated_at = '12345-01-01' where entity_id <> ${a?.entityId}::uuid`);
-      expect(await rejection(rebuild())).toMatchObject({
-        exitCode: 1,
-        message: expect.stringMatching(/^Elasticsearch refuses 2 documents \(.*updated_at.*as it was/),
-      });
-      expect(await documents()).toEqual(before);
-      expect(await indices()).toEqual([`${alias}-000001`]);
-    });
-
-    test("an index that is not ours loses the alias and nothing else", async () => {
-      await client.indices.delete({ index: `${alias}-000001` });
-      await client.indices.create({ index: `${alias}-old`, aliases: { [alias]: {} } });
-      await seed(db, [live("one")]);
-      await rebuild();
-      expect(await indices()).toEqual([`${alias}-000001`, `${alias}-old`]);
-      expect(await behind()).toEqual([`${alias}-000001`]);
-      expect((await documents()).size).toBe(1);
-    });
-
-    test("with events in place of an index, the workers write what it lacks", async () => {
-      const [a] = await seed(db, [live("one"), live("two"), deleted]);
-      await project();
-      await emptyEvents();
-      await client.indices.delete({ index: `${alias}-000001` });
-      await ensureIndex(client, alias);
-      const seen: number[] = [];
-      const options = { signal: never, onProgress: (done: number, total: number) => void seen.push(done, total) };
-      expect(await emitOutbox(db, queues.search, options)).toBe(3);
-      expect(seen).toEqual([3, 3]);
-      await project();
-      const results = (await readRows(db)).map(({ result }) => result ?? "");
-      expect(results.toSorted((x, y) => x.localeCompare(y))).toEqual(["applied", "applied", "noop"]);
-      expect(await documents()).toEqual(await wanted());
-      expect((await client.get({ index: alias, id: a?.documentId ?? "" }))["_version"]).toBe(7);
-    });
+    expect((await rebuild()).index).toBe(`${alias}-000003`);
+    expect(await documents()).toEqual(await wanted());
   });
-}
+
+  test("of an index without a document, and of more documents than a page and a request hold", async () => {
+    expect(await rebuild()).toMatchObject({ documents: 0 });
+    await seed(
+      db,
+      Array.from({ length: 1101 }, (_, i) => live(`text ${i}`)),
+    );
+    const parts: number[] = [];
+    expect(await rebuild({ maxBytes: 20_000, onProgress: (done) => parts.push(done) })).toMatchObject({
+      documents: 1101,
+    });
+    expect(parts).toEqual([500, 1000, 1101]);
+    expect((await client.count({ index: alias })).count).toBe(1101);
+  });
+
+  test("what the old index was still given is in the new one: changed, deleted and new documents", async () => {
+    const [a, b] = await seed(db, [live("one"), live("two"), live("three")]);
+    await project();
+    await emptyEvents();
+    await settled();
+    const meanwhile = async () => {
+      await write(a?.entityId ?? "", "one again");
+      await write(b?.entityId ?? "", null);
+      const [c] = await seed(db, [
+        live("four"),
+        { ...live(""), version: 8n, entityId: a?.entityId ?? "" },
+        { ...deleted, version: 8n, entityId: b?.entityId ?? "" },
+      ]);
+      await project();
+      // The old index has them, and no event is left to say so.
+      expect(await client.exists({ index: alias, id: c?.documentId ?? "" })).toBe(true);
+      expect((await readRows(db)).every(({ status }) => status === "done")).toBe(true);
+      await emptyEvents();
+    };
+    const rebuilt = await rebuild({}, beforeTakeOver(client, meanwhile));
+    expect(rebuilt).toMatchObject({ documents: 3, changed: 3 });
+    await project();
+    expect(await documents()).toEqual(await wanted());
+    expect((await documents()).size).toBe(3);
+  });
+
+  test("what was written behind its back while it read is in the new index when it takes over", async () => {
+    await seed(
+      db,
+      Array.from({ length: 600 }, (_, i) => live(`text ${i}`)),
+    );
+    await emptyEvents();
+    await settled();
+    const [first, second] = await db.execute<{ id: string }>(
+      sql`select entity_id::text as id from search_index order by id limit 2`,
+    );
+    const meanwhile = async () => {
+      await write(first?.id ?? "", "changed");
+      await write(second?.id ?? "", null);
+      await settled();
+    };
+    let atTakeOver: unknown;
+    const look = async () => {
+      await client.indices.refresh({ index: `${alias}-000002` });
+      const page = await client.search<{ text: string }>({ index: `${alias}-000002`, size: 1000 });
+      atTakeOver = new Map(page.hits.hits.map((hit) => [hit["_id"] ?? "", hit["_source"]?.text]));
+    };
+    const rebuilt = await rebuild({}, beforeTakeOver(beforeRequest(client, 2, meanwhile), look));
+    expect(rebuilt).toMatchObject({ documents: 600, changed: 2 });
+    expect(atTakeOver).toEqual(await wanted());
+    expect(await readRows(db)).toEqual([]);
+  });
+
+  test("a take-over whose answer is lost has happened all the same, with what was written meanwhile", async () => {
+    const [a] = await seed(db, [live("one")]);
+    await emptyEvents();
+    await settled();
+    const lost = () => Promise.reject(new errors.ConnectionError("lost"));
+    const changing = beforeTakeOver(client, () => write(a?.entityId ?? "", "two"), lost);
+    expect(await rebuild({}, changing)).toMatchObject({ index: `${alias}-000002`, changed: 1 });
+    await project();
+    expect(await documents()).toEqual(await wanted());
+    expect(await indices()).toEqual([`${alias}-000002`]);
+  });
+
+  test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {
+    const [a] = await seed(db, [live("one")]);
+    await project();
+    await emptyEvents();
+    await settled();
+    const [written, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const late = db.transaction(async (tx) => {
+      await tx.execute(
+        sql`update search_index set event_version = 8, text = 'late' where entity_id = ${a?.entityId ?? ""}::uuid`,
+      );
+      written.resolve();
+      await held.promise;
+    });
+    await written.promise;
+    const commit = async () => {
+      held.resolve();
+      await late;
+    };
+    expect(await rebuild({}, beforeTakeOver(client, commit))).toMatchObject({ documents: 1, changed: 1 });
+    await project();
+    expect(await documents()).toEqual(new Map([[a?.documentId ?? "", "late"]]));
+  });
+
+  test("one that is stopped leaves the index as it was, says so, and the next one clears up", async () => {
+    await seed(
+      db,
+      Array.from({ length: 600 }, (_, i) => live(`text ${i}`)),
+    );
+    const stop = new AbortController();
+    const error = await rejection(rebuild({ signal: stop.signal, onProgress: () => stop.abort() }));
+    expect(error).toMatchObject({ exitCode: 1, message: expect.stringContaining("as it was; run it again") });
+    expect(await indices()).toEqual([`${alias}-000001`]);
+    expect(await readStatus()).toMatchObject({
+      success: false,
+      error: expect.stringContaining("stopped"),
+      ended: true,
+    });
+
+    // As a killed one leaves it.
+    await openNextIndex(client, alias);
+    expect(await indices()).toEqual([`${alias}-000001`, `${alias}-000002`]);
+    await rebuild();
+    expect(await indices()).toEqual([`${alias}-000002`]);
+    expect((await documents()).size).toBe(600);
+    expect(await readStatus()).toMatchObject({ success: true, error: null });
+  });
+
+  test("an engine that is away for a moment is asked again, and a rebuild that waits for it can be stopped", async () => {
+    await seed(db, [live("one")]);
+    const away = () => Promise.reject(new errors.ConnectionError("away"));
+    expect(await rebuild({}, beforeRequest(client, 1, away))).toMatchObject({ documents: 1, refused: [] });
+
+    const stop = new AbortController();
+    const stopWhileAway = async () => {
+      // When it has begun to wait.
+      setImmediate(() => stop.abort());
+      await away();
+    };
+    const stopped = await rejection(rebuild({ signal: stop.signal }, beforeRequest(client, 1, stopWhileAway)));
+    expect(stopped).toMatchObject({ exitCode: 1, message: expect.stringContaining("stopped before the end") });
+    expect(await indices()).toEqual([`${alias}-000002`]);
+  });
+
+  test("two at a time are refused", async () => {
+    await rebuilding(db, queues.search, async () => {
+      expect(await rejection(rebuild())).toMatchObject({ exitCode: 5 });
+      expect(
+        await rejection(emitOutbox(db, queues.search, { signal: never, onProgress: () => undefined })),
+      ).toMatchObject({
+        exitCode: 5,
+      });
+    });
+    expect(await indices()).toEqual([`${alias}-000001`]);
+  });
+
+  test("a document that the engine refuses is named, has its event again, and the others are there", async () => {
+    const [, bad] = await seed(db, [live("one"), live("two"), live("three")]);
+    await emptyEvents();
+    await db.execute(sql`update search_index set updated_at = '12345-01-01' where entity_id = ${bad?.entityId}::uuid`);
+    await settled();
+    const rebuilt = await rebuild();
+    expect(rebuilt.refused).toEqual([{ id: bad?.documentId ?? "", error: expect.stringContaining("updated_at") }]);
+    expect(new Set((await documents()).values())).toEqual(new Set(["one", "three"]));
+    await project();
+    expect(await readRows(db)).toMatchObject([{ status: "failed", reason: "es_4xx" }]);
+  });
+
+  test("an engine that refuses most of the documents gets no new index: the old one stays", async () => {
+    const [a] = await seed(db, [live("one"), live("two"), live("three")]);
+    await project();
+    const before = await documents();
+    await db.execute(sql`update search_index set updated_at = '12345-01-01' where entity_id <> ${a?.entityId}::uuid`);
+    expect(await rejection(rebuild())).toMatchObject({
+      exitCode: 1,
+      message: expect.stringMatching(/^Elasticsearch refuses 2 documents \(.*updated_at.*as it was/),
+    });
+    expect(await documents()).toEqual(before);
+    expect(await indices()).toEqual([`${alias}-000001`]);
+  });
+
+  test("an index that is not ours loses the alias and nothing else", async () => {
+    await client.indices.delete({ index: `${alias}-000001` });
+    await client.indices.create({ index: `${alias}-old`, aliases: { [alias]: {} } });
+    await seed(db, [live("one")]);
+    await rebuild();
+    expect(await indices()).toEqual([`${alias}-000001`, `${alias}-old`]);
+    expect(await behind()).toEqual([`${alias}-000001`]);
+    expect((await documents()).size).toBe(1);
+  });
+
+  test("with events in place of an index, the workers write what it lacks", async () => {
+    const [a] = await seed(db, [live("one"), live("two"), deleted]);
+    await project();
+    await emptyEvents();
+    await client.indices.delete({ index: `${alias}-000001` });
+    await ensureIndex(client, alias);
+    const seen: number[] = [];
+    const options = { signal: never, onProgress: (done: number, total: number) => void seen.push(done, total) };
+    expect(await emitOutbox(db, queues.search, options)).toBe(3);
+    expect(seen).toEqual([3, 3]);
+    await project();
+    const results = (await readRows(db)).map(({ result }) => result ?? "");
+    expect(results.toSorted((x, y) => x.localeCompare(y))).toEqual(["applied", "applied", "noop"]);
+    expect(await documents()).toEqual(await wanted());
+    expect((await client.get({ index: alias, id: a?.documentId ?? "" }))["_version"]).toBe(7);
+  });
+});
 
 const emptyEvents = () => db.execute(sql`truncate search_outbox_events, outbox_leases`);
