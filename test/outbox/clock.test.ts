@@ -1,20 +1,17 @@
-import { afterAll, afterEach, beforeEach, describe, expect, setSystemTime, test } from "bun:test";
+import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
-import { testDatabase } from "../support/postgres.ts";
+import { openQueue } from "../support/open-queue.ts";
 import { all, applied, empty, enqueue, expire, newEvents, rowsOf } from "../support/queue.ts";
 import { until } from "../support/until.ts";
 import { heldProjection, quietSinks, startWorker } from "../support/worker.ts";
 
-const testdb = await testDatabase();
-const database = testdb.open({ max: 8 });
-afterAll(() => database.close());
-const { db } = database;
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const database = await openQueue(queue, { max: 8 });
+const { db } = database;
 afterEach(() => {
   setSystemTime();
 });

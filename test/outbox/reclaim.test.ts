@@ -1,16 +1,13 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { empty, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
+import { openQueue } from "../support/open-queue.ts";
+import { enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
 
-const database = await testDatabase();
-const { db, close } = database.open();
-afterAll(close);
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const { db } = await openQueue(queue);
 
 const claim = async (owner: string, limit = 5000): Promise<Lease> => {
   const lease = await openClaim(db, queue, { owner, leaseMs: 30_000 })(limit);

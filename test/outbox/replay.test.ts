@@ -1,18 +1,15 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { type NewEvent, queues } from "../../src/outbox/event.ts";
 import { type ReplayRequest, replay, replayable } from "../../src/outbox/replay.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { all, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
+import { openQueue } from "../support/open-queue.ts";
+import { all, enqueue, newEvents, rowsOf } from "../support/queue.ts";
 
-const database = await testDatabase();
-const { db, close } = database.open();
-afterAll(close);
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const { db } = await openQueue(queue);
 
 const asked: ReplayRequest = { by: "operator", reason: "the mapping is mended", limit: 100 };
 

@@ -1,18 +1,15 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, type Outcome, queues, results } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { hasten, settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { all, applied, empty, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
+import { openQueue } from "../support/open-queue.ts";
+import { all, applied, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
 
-const database = await testDatabase();
-const { db, close } = database.open();
-afterAll(close);
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const { db } = await openQueue(queue);
 
 const claim = async (owner: string, limit = 100): Promise<Lease> => {
   const lease = await openClaim(db, queue, { owner, leaseMs: 30_000 })(limit);

@@ -1,17 +1,14 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { queues } from "../../src/outbox/event.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { applied, empty, enqueue, newEvents, rowsOf } from "../support/queue.ts";
+import { openQueue } from "../support/open-queue.ts";
+import { applied, enqueue, newEvents, rowsOf } from "../support/queue.ts";
 import { until } from "../support/until.ts";
 import { heldProjection, startWorker } from "../support/worker.ts";
 
-const testdb = await testDatabase();
-const database = testdb.open({ max: 8 });
-afterAll(() => database.close());
-const { db } = database;
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const database = await openQueue(queue, { max: 8 });
+const { db } = database;
 const statuses = async () => Array.from((await rowsOf(db, queue)).values(), (r) => `${r.status} ${r.attempts}`);
 
 test("a worker that is told to stop claims no more, finishes what it has sent, and gives back what it has not without costing an attempt", async () => {

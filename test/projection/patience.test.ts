@@ -1,16 +1,13 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { queues } from "../../src/outbox/event.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { applied, empty, enqueue, newEvents } from "../support/queue.ts";
+import { openQueue } from "../support/open-queue.ts";
+import { applied, enqueue, newEvents } from "../support/queue.ts";
 import { until } from "../support/until.ts";
 import { heldProjection, startWorker } from "../support/worker.ts";
 
-const testdb = await testDatabase();
-const database = testdb.open({ max: 8 });
-afterAll(() => database.close());
-const { db } = database;
 const queue = queues.search;
-beforeEach(() => empty(db, queue));
+const database = await openQueue(queue, { max: 8 });
+const { db } = database;
 
 const hour = 3_600_000;
 
