@@ -105,8 +105,13 @@ export async function prepareIndexLater(
   return "stopped";
 }
 
-/** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. */
-export async function tellMissingDocuments(store: Store, sinks: Sinks): Promise<void> {
+/** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. `prepared` is how the index was found. */
+export async function tellMissingDocuments(
+  prepared: "there" | "created" | "stopped",
+  store: Store,
+  sinks: Sinks,
+): Promise<void> {
+  if (prepared !== "created") return;
   // A hint: a database that does not answer at the moment is told of elsewhere, and must not end the process.
   if (await hasDocuments(store.database.db).catch(() => false)) indexWithoutDocuments(sinks);
 }

@@ -1,3 +1,4 @@
+import type { Db } from "../db/client.ts";
 import { queues } from "../outbox/event.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { rebuildChronicle } from "../projection/chronicle/rebuild.ts";
@@ -17,37 +18,16 @@ export type RebuildReport = { readonly projection: string; readonly seconds: num
   | { readonly kind: "emitted"; readonly events: number }
 );
 
-/** One connection holds the lock, two read ahead and write. A statement may go through a whole table. */
-const openDb = (store: Store, resources: AsyncDisposableStack) =>
-  openPool(store, "wordloom-rebuild", resources, { max: 3, statementTimeoutMs: 3_600_000 }).db;
+/** What each way of rebuilding gets. */
+type Task = Request & { readonly store: Store; readonly db: Db; readonly resources: AsyncDisposableStack };
 
-async function emit(
-  store: Store,
-  name: ProjectionName,
-  { signal, onProgress }: Request,
-  resources: AsyncDisposableStack,
-) {
-  const db = openDb(store, resources);
-  const wakeUps = openWakeUps(store.database);
-  resources.defer(() => wakeUps.close());
-  const events = await emitOutbox(db, queues[name], {
-    signal,
-    onProgress: (done, total) => {
-      wakeUps.announce();
-      onProgress(done, total);
-    },
-  });
-  return { kind: "emitted", events } as const;
-}
-
-/** Elasticsearch is needed, there and then. */
-async function newIndex(store: Store, { signal, onProgress }: Request, resources: AsyncDisposableStack) {
+async function newIndex({ store, db, resources, signal, onProgress }: Task) {
   const { settings } = store;
   const { config, index } = settings;
   const client = await reachElasticsearch(settings, resources);
   const prepared = await prepareIndex(client, settings);
+  // Here it is needed at once.
   if (typeof prepared === "object") throw unusable(settings, prepared.away);
-  const db = openDb(store, resources);
   const rebuilt = await rebuildSearch(db, client, {
     alias: index,
     maxBytes: config.OUTBOX_BULK_MAX_BYTES,
@@ -57,14 +37,10 @@ async function newIndex(store: Store, { signal, onProgress }: Request, resources
   }).catch((error: unknown) => {
     throw mayComeBack(error) ? unusable(settings, error) : error;
   });
-  const wakeUps = openWakeUps(store.database);
-  wakeUps.announce();
-  await wakeUps.close();
   return { kind: "rebuilt", ...rebuilt } as const;
 }
 
-async function newEntries(store: Store, { signal, onProgress }: Request, resources: AsyncDisposableStack) {
-  const db = openDb(store, resources);
+async function newEntries({ store, db, signal, onProgress }: Task) {
   const projectionVersion = store.settings.config.CHRONICLE_PROJECTION_VERSION;
   return { kind: "rewritten", ...(await rebuildChronicle(db, { projectionVersion, signal, onProgress })) } as const;
 }
@@ -80,11 +56,21 @@ export async function rebuild(
 ): Promise<RebuildReport> {
   await using resources = new AsyncDisposableStack();
   const store = await openStore(readSettings(env), "required", "wordloom-rebuild", resources);
+  const wakeUps = openWakeUps(store.database);
+  resources.defer(() => wakeUps.close());
+  // One connection holds the lock, two read ahead and write. A statement may go through a whole table.
+  const { db } = openPool(store, "wordloom-rebuild", resources, { max: 3, statementTimeoutMs: 3_600_000 });
+  const onProgress: Progress = (done, total) => {
+    if (request.emitOutbox) wakeUps.announce();
+    request.onProgress(done, total);
+  };
+  const task = { store, db, resources, signal: request.signal, onProgress };
   return await reporting(store.address, async () => {
     const startedAt = performance.now();
     const made = request.emitOutbox
-      ? await emit(store, name, request, resources)
-      : await (name === "search" ? newIndex : newEntries)(store, request, resources);
+      ? ({ kind: "emitted", events: await emitOutbox(db, queues[name], task) } as const)
+      : await (name === "search" ? newIndex : newEntries)(task);
+    wakeUps.announce();
     return { projection: queues[name].projection, seconds: (performance.now() - startedAt) / 1000, ...made };
   });
 }

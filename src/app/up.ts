@@ -59,7 +59,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   await wakeUps.listen();
 
   tellStart(sinks, config);
-  if (prepared === "created") await tellMissingDocuments(store, sinks);
+  await tellMissingDocuments(prepared, store, sinks);
   const api = openApi(store, client, wakeUps, sinks);
   const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];
   const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));

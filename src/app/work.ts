@@ -57,10 +57,8 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   resources.defer(() => ops.stop());
   if (typeof prepared === "object") {
     searchAway(sinks, unusable(settings, prepared.away).message);
-    void prepareIndexLater(client, settings, stop).then(async (later) => {
-      if (later === "created") await tellMissingDocuments(store, sinks);
-    });
-  } else if (prepared === "created") await tellMissingDocuments(store, sinks);
+    void prepareIndexLater(client, settings, stop).then((later) => tellMissingDocuments(later, store, sinks));
+  } else await tellMissingDocuments(prepared, store, sinks);
   const projections = startProjections(
     names,
     store,

@@ -2,8 +2,10 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
-import { type Queue, queues } from "../outbox/event.ts";
+import { type Queue, queues, untraced } from "../outbox/event.ts";
 import { describeError } from "../telemetry/log.ts";
+import { countRows, past } from "./pages.ts";
+import { rowEvent } from "./search/document.ts";
 
 /** `done` of `total`; asked for after each page. */
 export type Progress = (done: number, total: number) => void;
@@ -50,7 +52,7 @@ export async function rebuilding<T>(db: Db, queue: Queue, work: (lock: RebuildLo
 const sources = {
   [queues.search.table]: {
     table: sql`search_index`,
-    event: sql`entity_type, entity_id, case when deleted_at is null then 'upsert' else 'delete' end, event_version`,
+    event: rowEvent,
   },
   [queues.chronicle.table]: { table: sql`chronicle_events`, event: sql`'chronicle_event', id, 'upsert', 0::bigint` },
 } as const;
@@ -70,20 +72,20 @@ export async function emitOutbox(
   { signal, onProgress }: { readonly signal: AbortSignal; readonly onProgress: Progress },
 ): Promise<number> {
   const { table, event } = sources[queue.table];
-  const noTrace = { traceparent: null, tracestate: null };
-  return await rebuilding(db, queue, async () => {
-    const [all] = await db.execute<{ n: string }>(sql`select count(*) as n from ${table}`);
+  return await rebuilding(db, queue, async (lock) => {
+    const total = await countRows(db, table);
     let count = 0;
     for (let after: string | null = null; ; ) {
       const [page]: { n: number; last: string | null }[] = await db.execute<{ n: number; last: string | null }>(sql`
         with page(row_id, entity_type, entity_id, op, event_version) as materialized (
-          select id, ${event} from ${table} where ${after === null ? sql`true` : sql`id > ${after}::uuid`} order by id limit ${pageRows}
-        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version from page order by row_id`, noTrace)})
+          select id, ${event} from ${table} where ${past(after)} order by id limit ${pageRows}
+        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version from page order by row_id`, untraced)})
         select count(*)::int as n, (select row_id::text from page order by row_id desc limit 1) as last from page`);
       if (page === undefined || page.last === null) return count;
       count += page.n;
       after = page.last;
-      onProgress(count, Number(all?.n ?? count));
+      onProgress(count, total);
+      await lock.check();
       if (signal.aborted) throw interrupted("run it again: what is in the queue twice is written once");
     }
   });

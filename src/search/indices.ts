@@ -28,6 +28,12 @@ const settings: estypes.IndicesIndexSettings = {
 const createIndex = (client: Client, index: string, alias: string) =>
   client.indices.create({ index, mappings, settings, aliases: { [alias]: { is_write_index: true } } });
 
+/** The names of the indices behind `name`, which may be a pattern; none where there are none. */
+async function indicesBehind(client: Client, name: string): Promise<string[]> {
+  const found = await client.indices.getAlias({ index: name }, { ignore: [404], meta: true });
+  return found.statusCode === 404 ? [] : Object.keys(found.body);
+}
+
 /** Why the alias cannot be used as it is. */
 export type IndexProblem = { readonly kind: "not_an_alias"; readonly detail: string };
 
@@ -37,14 +43,13 @@ export type IndexProblem = { readonly kind: "not_an_alias"; readonly detail: str
  */
 export async function ensureIndex(client: Client, alias: string): Promise<"there" | "created" | IndexProblem> {
   // One look for both: between two, another process may make the alias, which would then be taken for an index.
-  const behind = await client.indices.getAlias({ index: alias }, { ignore: [404], meta: true });
-  if (behind.statusCode !== 404) {
-    if (!(alias in behind.body)) return "there";
+  const behind = await indicesBehind(client, alias);
+  if (behind.includes(alias))
     return {
       kind: "not_an_alias",
       detail: `"${alias}" is an index, not an alias: give ELASTIC_INDEX another name, or delete that index`,
     };
-  }
+  if (behind.length > 0) return "there";
   try {
     await createIndex(client, `${alias}-000001`, alias);
     return "created";
@@ -58,12 +63,6 @@ export async function ensureIndex(client: Client, alias: string): Promise<"there
     }
     throw error;
   }
-}
-
-/** The names of the indices behind `name`, which may be a pattern; none where there are none. */
-async function indicesBehind(client: Client, name: string): Promise<string[]> {
-  const found = await client.indices.getAlias({ index: name }, { ignore: [404], meta: true });
-  return found.statusCode === 404 ? [] : Object.keys(found.body);
 }
 
 /** An index that is being filled, to take the place of the one behind `alias`. */

@@ -26,13 +26,10 @@ export async function startStore({ commitTimes = false } = {}): Promise<{
   chmodSync(folder, 0o755);
   const start = () => startPostgres({ dataDir: join(folder, "postgres") });
   let server = await start();
+  const openOn = (url: string, max: number) =>
+    openDatabase(parseDatabaseUrl(url), { max, applicationName: "bench", statementTimeoutMs: 600_000, prepare: true });
   if (commitTimes) {
-    const admin = openDatabase(parseDatabaseUrl(server.databaseUrl("postgres")), {
-      max: 1,
-      applicationName: "bench",
-      statementTimeoutMs: 60_000,
-      prepare: true,
-    });
+    const admin = openOn(server.databaseUrl("postgres"), 1);
     await admin.db.execute(sql`alter system set track_commit_timestamp = on`);
     await admin.close();
     await server.stop();
@@ -41,8 +38,7 @@ export async function startStore({ commitTimes = false } = {}): Promise<{
   const name = "wordloom_test_bench";
   await server.createDatabase(name);
   const url = server.databaseUrl(name);
-  const open = (max = 8) =>
-    openDatabase(parseDatabaseUrl(url), { max, applicationName: "bench", statementTimeoutMs: 600_000, prepare: true });
+  const open = (max = 8) => openOn(url, max);
   const database = open(1);
   await migrate(database.db, "test");
   await database.close();

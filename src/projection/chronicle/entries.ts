@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
+import { past } from "../pages.ts";
 
 /**
  * Writes the entries of some chronicle events, keyed by the event's id. Returns what was there already as it should be ("same"), what was written, and leaves out
@@ -32,12 +33,7 @@ export async function writeEntries(
 /** The ids of the next chronicle events after `after` (null: of the first ones), at most `limit`. */
 export async function eventIdsAfter(db: Db, after: string | null, limit: number): Promise<string[]> {
   const rows = await db.execute<{ id: string }>(
-    sql`select id::text from chronicle_events where ${after === null ? sql`true` : sql`id > ${after}::uuid`} order by id limit ${limit}`,
+    sql`select id::text from chronicle_events where ${past(after)} order by id limit ${limit}`,
   );
   return rows.map(({ id }) => id);
-}
-
-export async function countEvents(db: Db): Promise<number> {
-  const [row] = await db.execute<{ n: string }>(sql`select count(*) as n from chronicle_events`);
-  return Number(row?.n ?? 0);
 }

@@ -1,7 +1,9 @@
+import { sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
 import { queues } from "../../outbox/event.ts";
+import { countRows } from "../pages.ts";
 import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
-import { countEvents, eventIdsAfter, writeEntries } from "./entries.ts";
+import { eventIdsAfter, writeEntries } from "./entries.ts";
 
 const pageRows = 1000;
 
@@ -12,7 +14,7 @@ export async function rebuildChronicle(
 ): Promise<{ readonly events: number; readonly written: number }> {
   const { projectionVersion, signal, onProgress } = options;
   return await rebuilding(db, queues.chronicle, async (lock) => {
-    const total = await countEvents(db);
+    const total = await countRows(db, sql`chronicle_events`);
     let [events, written] = [0, 0];
     for (let after: string | null = null; ; ) {
       const ids: readonly string[] = await eventIdsAfter(db, after, pageRows);

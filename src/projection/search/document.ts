@@ -2,6 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
 import type { ClaimedEvent } from "../../outbox/event.ts";
 import type { BulkItem } from "../../search/bulk.ts";
+import { past } from "../pages.ts";
 
 type Row = {
   entity_type: string;
@@ -79,11 +80,8 @@ export async function hasDocuments(db: Db): Promise<boolean> {
   return rows.length > 0;
 }
 
-/** How many documents there are to be. */
-export async function countDocuments(db: Db): Promise<number> {
-  const [row] = await db.execute<{ n: string }>(sql`select count(*) as n from search_index where deleted_at is null`);
-  return Number(row?.n ?? 0);
-}
+/** The event that a row of search_index would be appended with, were it written now. */
+export const rowEvent = sql`entity_type, entity_id, case when deleted_at is null then 'upsert' else 'delete' end, event_version`;
 
 /** Rows of search_index (as `s`) that were written since `mark`. */
 export const changedSince = (mark: string): SQL => sql`age(s.xmin) <= age((${mark}::xid8)::xid)`;
@@ -97,7 +95,7 @@ export async function readItems(
 ): Promise<readonly StoredItem[]> {
   const rows = await db.execute<Row & { row_id: string }>(sql`
     select s.id::text as row_id, ${columns} from search_index s
-     where ${after === null ? sql`true` : sql`s.id > ${after}::uuid`}
+     where ${past(after)}
        and ${wanted.kind === "all" ? sql`s.deleted_at is null` : changedSince(wanted.since)}
      order by s.id limit ${limit}`);
   return rows.map((row) => ({ rowId: row.row_id, item: itemOf(row) }));

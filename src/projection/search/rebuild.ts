@@ -4,15 +4,16 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
-import { queues } from "../../outbox/event.ts";
+import { queues, untraced } from "../../outbox/event.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
+import { countRows } from "../pages.ts";
 import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
 import { verdict } from "../verdict.ts";
 import { sendBisecting } from "./bisect.ts";
 import { parts } from "./cut.ts";
-import { changedSince, countDocuments, readItems, readMark, type StoredItem, type Wanted } from "./document.ts";
+import { changedSince, readItems, readMark, rowEvent, type StoredItem, type Wanted } from "./document.ts";
 
 export type RebuildOptions = {
   /** The alias that is searched. It is there. */
@@ -79,13 +80,13 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
   }
 
   return await rebuilding(db, queues.search, async (lock) => {
-    const total = await countDocuments(db);
+    const total = await countRows(db, sql`search_index where deleted_at is null`);
     const begun = await readMark(db);
     const { index, building } = await openNextIndex(client, alias);
     const refused = new Map<string, { stored: StoredItem; error: string }>();
 
     /** The next page is read while this one is sent. */
-    async function bring(wanted: Wanted, progress: (rows: number) => void) {
+    async function bring(wanted: Wanted, progress: (rows: number) => void = () => undefined) {
       let rows = 0;
       let page = await readItems(db, wanted, null, pageRows);
       while (page.length > 0) {
@@ -103,7 +104,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
     try {
       const documents = await bring({ kind: "all" }, (rows) => onProgress(rows, total));
       const almost = await readMark(db);
-      const changed = await bring({ kind: "changed", since: begun }, () => undefined);
+      const changed = await bring({ kind: "changed", since: begun });
       if (refused.size > documents / 2) throw refusal(refused.size, [...refused.values()][0]?.error ?? "");
       await lock.check();
       stopIfAsked(signal);
@@ -142,10 +143,7 @@ function stopIfAsked(signal: AbortSignal): void {
  */
 async function appendAgain(db: Db, since: string, refused: readonly string[]): Promise<number> {
   const again = sql`
-    select entity_type, entity_id, case when deleted_at is null then 'upsert' else 'delete' end, event_version
-      from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
-  const rows = await db.execute(
-    sql`${appending(queues.search, again, { traceparent: null, tracestate: null })} returning 1`,
-  );
+    select ${rowEvent} from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
+  const rows = await db.execute(sql`${appending(queues.search, again, untraced)} returning 1`);
   return rows.length;
 }
