@@ -9,10 +9,12 @@ import { type Database, isContention, isUnavailable, openDatabase } from "../../
 import { migrate } from "../../src/db/migrate.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
 import { createTag, deleteTag } from "../../src/library/tags.ts";
+import { queues } from "../../src/outbox/event.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type RunningProjection, startProjection } from "../../src/projection/start.ts";
 import { inOneWrite } from "../support/library.ts";
 import { startProxy, type TcpProxy } from "../support/proxy.ts";
+import { enqueue, newEvents } from "../support/queue.ts";
 import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
 import { until } from "../support/until.ts";
 import { quietSinks } from "../support/worker.ts";
@@ -272,6 +274,13 @@ test("rows that others have locked are tried again as db_contention, without cos
     });
     await locker.db.transaction(async (tx) => {
       await tx.execute(sql`lock table search_index, chronicle_entries in access exclusive mode`);
+      // What was written before may be done, and nothing more is while the table is locked.
+      const [told] = await tx.execute<{ entity: string; entry: string }>(
+        sql`select (select entity_id from search_index where deleted_at is null limit 1) as entity, (select id from chronicle_entries limit 1) as entry`,
+      );
+      if (told === undefined) throw new Error("a query without a row");
+      await enqueue(direct.db, queues.search, newEvents(1, { entityId: told.entity }));
+      await enqueue(direct.db, queues.chronicle, newEvents(1, { entityType: "chronicle_event", entityId: told.entry }));
       const waits = async (queue: "search" | "chronicle") => {
         const [row] = await direct.db.execute<{ n: number; counted: number }>(
           sql`select count(*)::int as n, coalesce(max(counted_attempts), 0)::int as counted from ${sql.identifier(`${queue}_outbox_events_live`)} where error_reason = 'db_contention'`,
