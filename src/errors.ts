@@ -60,7 +60,7 @@ export function causeCodeOf(error: unknown): string | undefined {
 }
 
 /** Exit codes of the command line. */
-export const exitCodes = { ok: 0, failed: 1, usage: 2, unreachable: 4, refused: 5 } as const;
+export const exitCodes = { ok: 0, failed: 1, usage: 2, unreachable: 4, refused: 5, unproven: 10 } as const;
 
 /** A command that cannot go on. `message` is one line that names the variable or file to change. */
 export class CommandError extends Error {

@@ -9,9 +9,10 @@ import { Glob } from "bun";
 const belowAll = ["config", "errors", "telemetry"];
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   main: ["cli"],
-  cli: ["app", "library", "version"],
-  app: ["db", "embedded", "http", "library", "outbox", "projection", "search", "version"],
+  cli: ["app", "labs", "library", "version"],
+  app: ["db", "embedded", "http", "labs", "library", "outbox", "projection", "search", "version"],
   http: ["db", "library", "outbox", "search"],
+  labs: ["db", "outbox"],
   library: ["db", "outbox"],
   outbox: ["db"],
   projection: ["db", "outbox", "search"],

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { run } from "@stricli/core";
-import { application, commands } from "../src/cli/application.ts";
+import { application, commands, subcommands } from "../src/cli/application.ts";
 import { configurationPage } from "../src/cli/config.ts";
 
 /** What a command prints on stdout. */
@@ -23,8 +23,11 @@ async function cliPage(): Promise<string> {
     await printed(["--help"]),
     "```",
   ];
-  for (const command of commands)
-    pages.push(`\n## wordloom ${command}\n\n\`\`\``, await printed([command, "--help"]), "```");
+  for (const command of commands.flatMap((name) => [
+    [name],
+    ...(subcommands.get(name) ?? []).map((sub) => [name, sub]),
+  ]))
+    pages.push(`\n## wordloom ${command.join(" ")}\n\n\`\`\``, await printed([...command, "--help"]), "```");
   return `${pages.join("\n")}\n`;
 }
 

@@ -38,13 +38,22 @@ test("--version tells the version and the commit", async () => {
 test("--help names the commands and goes to stdout", async () => {
   const { code, out } = await run("--help");
   expect(code).toBe(0);
-  for (const command of ["up", "serve", "work", "migrate", "import"]) expect(out).toContain(command);
+  for (const command of ["up", "serve", "work", "migrate", "import", "rebuild", "replay", "labs"])
+    expect(out).toContain(command);
 });
 
 test("an unknown command is a usage error", async () => {
   const { code, err } = await run("frobnicate");
   expect(code).toBe(2);
   expect(err).toContain("frobnicate");
+});
+
+test("a drill breaks processes of this very binary, and its evidence holds", async () => {
+  const ran = await run("labs", "run", "es_down_connect", "--run-id", "smoke");
+  expect(ran.code, ran.err).toBe(0);
+  expect(ran.out).toBe("docs/labs/_snapshot/auto/S3A-2A-3A/es_down_connect/smoke\n");
+  const verified = await run("labs", "verify", "es_down_connect");
+  expect(verified.code, verified.out).toBe(0);
 });
 
 test("up answers on the port that it is given, ends in order on SIGTERM, and does so again on the same data", async () => {

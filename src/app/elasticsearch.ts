@@ -16,6 +16,10 @@ const shown = (url: string) => {
   return `${protocol}//${host}`;
 };
 
+/** Where Elasticsearch is: as it is configured, else the embedded engine, which is started and released with `resources`. Throws a CommandError when that cannot start. */
+export const elasticsearchUrl = async (settings: Settings, resources: AsyncDisposableStack): Promise<string> =>
+  settings.config.ELASTIC_URL ?? (await startEmbedded(settings, resources));
+
 async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisposableStack): Promise<string> {
   const port = config.EMBEDDED_ELASTIC_PORT;
   try {
@@ -39,8 +43,12 @@ async function startEmbedded({ config, dataDir }: Settings, resources: AsyncDisp
  * it is found when it is back. Throws a CommandError when it can never be used as it is configured (exit 4).
  */
 export async function reachElasticsearch(settings: Settings, resources: AsyncDisposableStack): Promise<Client> {
+  return await connectTo(await elasticsearchUrl(settings, resources), settings, resources);
+}
+
+/** A client for the Elasticsearch at `url`, released with `resources`. Throws a CommandError when it can never be used as it is configured (exit 4). */
+export async function connectTo(url: string, settings: Settings, resources: AsyncDisposableStack): Promise<Client> {
   const { config } = settings;
-  const url = config.ELASTIC_URL ?? (await startEmbedded(settings, resources));
   try {
     const client = await connectElasticsearch({
       url,

@@ -6,6 +6,7 @@ import { collector } from "./collector.ts";
 import { config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { importCommand } from "./import.ts";
+import { labs, labsCommands } from "./labs.ts";
 import { migrate } from "./migrate.ts";
 import { rebuild } from "./rebuild.ts";
 import { replay } from "./replay.ts";
@@ -14,10 +15,13 @@ import { up } from "./up.ts";
 import { version } from "./version.ts";
 import { work } from "./work.ts";
 
-const routes = { up, serve, work, migrate, import: importCommand, collector, rebuild, replay, config, version };
+const routes = { up, serve, work, migrate, import: importCommand, collector, rebuild, replay, labs, config, version };
 
 /** The names of all commands. */
 export const commands: readonly string[] = Object.keys(routes);
+
+/** Those of commands that have commands of their own. */
+export const subcommands: ReadonlyMap<string, readonly string[]> = new Map([["labs", labsCommands]]);
 
 const root = buildRouteMap({
   routes,
@@ -31,7 +35,8 @@ const root = buildRouteMap({
       "  wordloom import ~/notes --library Notes  read a folder of Markdown",
       "  wordloom config                          what is set, and to what",
       "",
-      "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety.",
+      "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety,",
+      "10 the evidence of a drill does not hold (`labs verify`).",
       "`wordloom COMMAND --help` tells more.",
     ].join("\n"),
   },

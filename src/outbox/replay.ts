@@ -51,3 +51,11 @@ export async function replay(db: Db, queue: Queue, request: ReplayRequest): Prom
     select r.id::text from revived r order by r.id`);
   return rows.map((row) => BigInt(row.id));
 }
+
+/** Who revived these events, and why: the audit, the oldest first. */
+export const replaysOf = async (db: Db, ids: readonly string[]): Promise<readonly Record<string, unknown>[]> =>
+  Array.from(
+    await db.execute(sql`
+      select event_id::text, replayed_by, reason, error_reason, attempts from outbox_replays
+       where event_id = any(${`{${ids.join(",")}}`}::bigint[]) order by outbox_replays.id`),
+  );

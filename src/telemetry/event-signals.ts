@@ -132,6 +132,8 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       trace_id: own?.traceId,
       span_id: own?.spanId,
     });
+    // A trace leads to the line of each of its events.
+    const level = span ? "info" : "debug";
     const doc = () => `${event.entityType}:${event.entityId}`;
     switch (outcome.kind) {
       case "done":
@@ -144,9 +146,9 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
           log.warn({ ...fields(), warning: told.warning }, `Outbox ${op}: <${doc()}> is not on every copy`);
         } else if (outcome.result === "superseded") {
           tally.add("outbox_superseded_total", byOp(op));
-          if (log.isLevelEnabled("debug")) log.debug(fields(), `Outbox ${op}: <${doc()}> superseded`);
-        } else if (log.isLevelEnabled(span ? "info" : "debug")) {
-          log[span ? "info" : "debug"](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc()}>`);
+          if (log.isLevelEnabled(level)) log[level](fields(), `Outbox ${op}: <${doc()}> superseded`);
+        } else if (log.isLevelEnabled(level)) {
+          log[level](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc()}>`);
         }
         break;
       case "retry":

@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../../package.json";
-import { commands } from "../../src/cli/application.ts";
+import { commands, subcommands } from "../../src/cli/application.ts";
 import { wordloom } from "../support/cli.ts";
 
 test("without arguments it tells what there is, on stdout", async () => {
@@ -15,7 +15,11 @@ test("without arguments it tells what there is, on stdout", async () => {
 
 test("every command has a help with its flags, without colours", async () => {
   expect(commands.length).toBeGreaterThan(3);
-  const helps = await Promise.all(commands.map((command) => wordloom([command, "--help"])));
+  const inner = [...subcommands].flatMap(([command, names]) => names.map((name) => [command, name]));
+  expect(inner.length).toBeGreaterThan(3);
+  const helps = await Promise.all(
+    [...commands.map((command) => [command]), ...inner].map((command) => wordloom([...command, "--help"])),
+  );
   for (const { code, out } of helps) {
     expect(code).toBe(0);
     expect(out).toStartWith("USAGE");

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { codeOf } from "../../src/errors.ts";
 
 const root = join(import.meta.dir, "../..");
 
@@ -23,22 +22,4 @@ export async function wordloom(args: readonly string[], env: Readonly<Record<str
   return { code, out, err };
 }
 
-const given = new Set<number>();
-
-/**
- * A port that was free a moment ago, never the same twice. Below those that the system gives to outgoing connections (from 32768 on Linux): one of these may take the port
- * of a worker before it can listen.
- */
-export function freePort(): number {
-  for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 22_000);
-    if (given.has(port)) continue;
-    given.add(port);
-    try {
-      Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
-      return port;
-    } catch (error) {
-      if (codeOf(error) !== "EADDRINUSE") throw error;
-    }
-  }
-}
+export { freePort } from "../../src/labs/processes.ts";

@@ -27,9 +27,9 @@ async function propertiesOf(path: string): Promise<string[]> {
   return [...names].map(([, quoted, plain]) => quoted ?? plain ?? "");
 }
 
-/** Keys that are named where they arise, such as those of an experiment; and their ends, where they are put together. */
+/** Keys that are named where they arise, such as those of an experiment; and their ends, where they are put together. Drills only look for them. */
 async function namespacedKeys(): Promise<string[]> {
-  const files = [...new Glob("**/*.ts").scanSync(src)].filter((path) => !path.startsWith("embedded/"));
+  const files = [...new Glob("**/*.ts").scanSync(src)].filter((path) => !/^(?:embedded|labs)\//.test(path));
   const named = /"(wordloom\.[a-z0-9_.]+)"|\[`\$\{\w+\}\.([a-z0-9_.]+)`\]/g;
   const sources = await Promise.all(files.map((path) => Bun.file(join(src, path)).text()));
   return sources.flatMap((source) => [...source.matchAll(named)].map(([, key, end]) => key ?? `….${end}`));

@@ -1,0 +1,99 @@
+import { buildCommand } from "@stricli/core";
+import { type DrillName, defaultExports } from "../labs/menu.ts";
+import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
+import { flagOf, jaeger, number, outdir, parseRunId, runId, scenario, timeName, withDefault } from "./labs-flags.ts";
+
+type ExportFlags = EnvFileFlag & {
+  outdir: string;
+  runId?: string;
+  jaegerUrl?: string;
+  service?: string;
+  lookback: string;
+  limit: number;
+};
+
+function parseLookback(input: string): string {
+  if (!/^\d{1,6}(m|h|d)$/.test(input)) throw new Error("it wants a time back, as 30m, 1h or 2d");
+  return input;
+}
+
+export const exportRun = buildCommand({
+  docs: {
+    brief: "Export the traces of a drill again",
+    fullDescription: [
+      "Example:",
+      "  wordloom labs export es_down_connect --lookback 1h --limit 20",
+      "",
+      "A run exports its traces itself. This asks again, later or with another limit: the trace store of the labs, or a Jaeger of your own.",
+    ].join("\n"),
+  },
+  parameters: {
+    positional: scenario,
+    flags: {
+      envFile: envFileFlag,
+      outdir,
+      runId,
+      jaegerUrl: jaeger,
+      service: flagOf(String, "name", "Whose operations are listed; the drill's own unless told"),
+      lookback: withDefault(parseLookback, "1h", "time", "How far back"),
+      limit: withDefault(number(1, 1000), "20", "n", "Traces of one question at most"),
+    },
+  },
+  async func(this: Context, flags: ExportFlags, chosen: readonly DrillName[]) {
+    const { exportLabs } = await import("../app/labs.ts");
+    const { outdir: folder, runId: id, jaegerUrl, service, lookback, limit } = flags;
+    const run = { outdir: folder, runId: id, traces: jaegerUrl, service, lookback, limit };
+    for (const { dir, traces } of await exportLabs(readEnv(this, flags), chosen, run))
+      this.process.stdout.write(`${traces} traces in ${dir}
+`);
+  },
+});
+
+type JaegerFlags = {
+  service: string;
+  operation?: string;
+  outboxEventId?: string;
+  claimBatchId?: string;
+  lookback: string;
+  limit: number;
+  jaegerUrl?: string;
+  outdir: string;
+  runId?: string;
+};
+
+export const exportJaeger = buildCommand({
+  docs: {
+    brief: "Export traces that belong to no drill",
+    fullDescription: [
+      "Examples:",
+      "  wordloom labs export-jaeger --service wordloom-search-outbox-worker --lookback 1h --limit 20",
+      "  wordloom labs export-jaeger --service wordloom-search-outbox-worker --outbox-event-id 4711",
+      "",
+      "Keeps what Jaeger, or the trace store of `wordloom up` and `wordloom collector`, answers: services, operations and the traces that match.",
+    ].join("\n"),
+  },
+  parameters: {
+    flags: {
+      service: { kind: "parsed", parse: String, placeholder: "name", brief: "Whose traces" },
+      operation: flagOf(String, "name", "Only traces with such a span"),
+      outboxEventId: flagOf(String, "id", "Only the traces of this event"),
+      claimBatchId: flagOf(String, "id", "Only the traces of this batch"),
+      lookback: withDefault(parseLookback, "24h", "time", "How far back"),
+      limit: withDefault(number(1, 1000), "20", "n", "Traces at most"),
+      jaegerUrl: jaeger,
+      outdir: withDefault(String, defaultExports, "folder", "Where they are kept"),
+      runId: flagOf(parseRunId, "name", "Instead of the time"),
+    },
+  },
+  async func(this: Context, flags: JaegerFlags) {
+    const { exportJaeger: run } = await import("../app/labs.ts");
+    const { service, operation, outboxEventId, claimBatchId, jaegerUrl: url, lookback, limit } = flags;
+    const tags = {
+      ...(outboxEventId === undefined ? {} : { "wordloom.outbox_event_id": outboxEventId }),
+      ...(claimBatchId === undefined ? {} : { "wordloom.claim_batch_id": claimBatchId }),
+    };
+    const to = { outdir: flags.outdir, runId: flags.runId ?? timeName(new Date()) };
+    const { dir, traces } = await run({ service, operation, tags }, { url, lookback, limit }, to);
+    this.process.stdout.write(`${traces} traces in ${dir}\n`);
+  },
+});

@@ -1,0 +1,56 @@
+import { type DrillName, defaultOutdir, drillNames } from "../labs/menu.ts";
+
+/** What the commands of `labs` share. */
+
+/** A drill's name, or `all`. Throws for anything else. */
+function parseScenario(input: string): readonly DrillName[] {
+  const chosen = input === "all" ? drillNames : drillNames.filter((name) => name === input);
+  if (chosen.length === 0) throw new Error(`it wants one of ${drillNames.join(", ")}, or all`);
+  return chosen;
+}
+
+/** Throws for anything but a number within bounds. */
+export const number =
+  (least: number, most: number, whole = true) =>
+  (input: string): number => {
+    const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : Number.NaN;
+    if (!(n >= least && n <= most) || (whole && !Number.isInteger(n)))
+      throw new Error(`it wants a ${whole ? "whole " : ""}number from ${least} to ${most}`);
+    return n;
+  };
+
+/** A folder's name. Throws for anything that leads elsewhere. */
+export function parseRunId(input: string): string {
+  if (!/^[\w-][\w.-]{0,63}$/.test(input))
+    throw new Error("it wants up to 64 letters, digits, dashes, underscores and dots, and no dot at its begin");
+  return input;
+}
+
+function parseUrl(input: string): string {
+  if (!URL.canParse(input) || !/^https?:/.test(input)) throw new Error("it wants a URL, as http://127.0.0.1:16686");
+  return input;
+}
+
+export const flagOf = <T>(parse: (input: string) => T, placeholder: string, brief: string) =>
+  ({ kind: "parsed", parse, optional: true, placeholder, brief }) as const;
+export const withDefault = <T>(parse: (input: string) => T, fallback: string, placeholder: string, brief: string) =>
+  ({ kind: "parsed", parse, default: fallback, placeholder, brief }) as const;
+
+export const scenario = {
+  kind: "tuple",
+  parameters: [{ parse: parseScenario, placeholder: "scenario", brief: "A drill's name, or all" }],
+} as const;
+export const outdir = withDefault(String, defaultOutdir, "folder", "Where evidence is kept");
+export const runId = flagOf(parseRunId, "name", "Instead of the newest run");
+export const jaeger = flagOf(
+  parseUrl,
+  "url",
+  "Jaeger's query API, where OTEL_EXPORTER_OTLP_ENDPOINT names a Jaeger of your own; http://127.0.0.1:16686 unless told",
+);
+
+/** `20261123T142501`, by the clock on the wall, as the operator documents name runs. */
+export function timeName(now: Date): string {
+  const two = (n: number) => String(n).padStart(2, "0");
+  const date = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;
+  return `${date}T${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}`;
+}

@@ -1,0 +1,114 @@
+import { buildCommand } from "@stricli/core";
+import { type DrillName, menu } from "../labs/menu.ts";
+import type { DrillOptions } from "../labs/stage.ts";
+import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, parsePort, printJson, readEnv } from "./context.ts";
+import { flagOf, jaeger, number, outdir, parseRunId, scenario, timeName, withDefault } from "./labs-flags.ts";
+
+/** What fails an event for good. Throws for anything else. */
+function parsePartialStatus(input: string): number {
+  const status = number(400, 499)(input);
+  if ([401, 404, 408, 409, 429].includes(status))
+    throw new Error("it wants a status that fails an event for good, as 400");
+  return status;
+}
+
+type RunFlags = EnvFileFlag &
+  Omit<DrillOptions, "metricsPorts" | "triggerCount"> & {
+    outdir: string;
+    runId?: string;
+    jaegerUrl?: string;
+    triggerCount?: number;
+    metricsPort?: number;
+    "metrics-port-1"?: number;
+    "metrics-port-2"?: number;
+    json?: boolean;
+  };
+
+export const run = buildCommand({
+  docs: {
+    brief: "Break something on purpose, mend it, and keep the evidence",
+    fullDescription: [
+      "Examples:",
+      "  wordloom labs run all                    every drill, some half a minute",
+      "  wordloom labs run es_down_connect --op delete",
+      "",
+      "Drills:",
+      ...menu.map(({ name, letter, brief }) => `  ${name.padEnd(20)}${(letter ?? "").padEnd(3)}${brief}`),
+      "",
+      "Real processes of this binary are broken from outside, on Postgres, a search engine and a trace store of the labs' own below WORDLOOM_DATA_DIR. With DATABASE_URL,",
+      "ELASTIC_URL and OTEL_EXPORTER_OTLP_ENDPOINT they are broken on those; no other worker may run there. WORDLOOM_ENV is test unless it says dev.",
+    ].join("\n"),
+  },
+  parameters: {
+    positional: scenario,
+    flags: {
+      envFile: envFileFlag,
+      outdir,
+      runId: flagOf(parseRunId, "name", "Instead of the time"),
+      jaegerUrl: jaeger,
+      duration: withDefault(number(1, 3600), "30", "seconds", "How long each thing that is waited for may take"),
+      metricsPort: flagOf(parsePort, "port", "The first worker's metrics; a free one unless told"),
+      "metrics-port-1": flagOf(parsePort, "port", "The same"),
+      "metrics-port-2": flagOf(parsePort, "port", "The second worker's"),
+      scrapeDelay: withDefault(number(0, 60, false), "0", "seconds", "Between a worker's start and its first scrape"),
+      op: { kind: "enum", values: ["upsert", "delete"], default: "delete", brief: "es_down_connect: what waits" },
+      triggerCount: flagOf(number(1, 1000), "n", "How many tags are written"),
+      everyN: withDefault(number(1, 1000), "2", "n", "es_429_inject: every so many requests are refused"),
+      bulkSize: withDefault(number(2, 1000), "10", "n", "es_bulk_partial: events of a request"),
+      partialStatus: withDefault(parsePartialStatus, "400", "status", "es_bulk_partial: what the refused item is told"),
+      breakClaimSleep: withDefault(
+        number(0, 30, false),
+        "1",
+        "seconds",
+        "db_claim_contention: between choosing events and taking them",
+      ),
+      leaseSeconds: withDefault(number(1, 60), "3", "seconds", "stuck_reclaim: how long a lease is"),
+      deleteCount: withDefault(number(1, 100), "2", "n", "duplicate_delivery: how often the delete comes again"),
+      json: jsonFlag,
+    },
+  },
+  async func(this: Context, flags: RunFlags, chosen: readonly DrillName[]) {
+    const { runLabs } = await import("../app/labs.ts");
+    const { metricsPort, "metrics-port-1": first, "metrics-port-2": second } = flags;
+    const { duration, scrapeDelay, op, triggerCount, everyN, bulkSize, partialStatus } = flags;
+    const { breakClaimSleep, leaseSeconds, deleteCount } = flags;
+    const runs: { scenario: string; run_id: string; run_dir: string }[] = [];
+    const id = flags.runId ?? timeName(new Date());
+    // Field by field: what is in the options is in the evidence.
+    const options: DrillOptions = {
+      duration,
+      scrapeDelay,
+      op,
+      triggerCount,
+      everyN,
+      bulkSize,
+      partialStatus,
+      breakClaimSleep,
+      leaseSeconds,
+      deleteCount,
+      metricsPorts: [metricsPort ?? first, second],
+    };
+    try {
+      await runLabs(
+        readEnv(this, flags),
+        chosen,
+        {
+          outdir: flags.outdir,
+          runId: id,
+          envFile: flags.envFile,
+          traces: flags.jaegerUrl,
+          signal: this.signal,
+          options,
+        },
+        (name) => this.process.stderr.write(`${name}: ${menu.find((drill) => drill.name === name)?.brief}\n`),
+        (name, dir) => {
+          runs.push({ scenario: name, run_id: id, run_dir: dir });
+          if (!flags.json) this.process.stdout.write(`${dir}\n`);
+        },
+      );
+    } finally {
+      if (flags.json) printJson(this, runs);
+    }
+    this.process.stderr.write("`wordloom labs verify` says whether it holds\n");
+  },
+});

@@ -1,0 +1,46 @@
+import { projections } from "../../telemetry/keys.ts";
+import { atLeast, type Drill, everythingDone, none, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
+import type { DrillOptions } from "../stage.ts";
+
+const reason = "es_429";
+
+const experiment = ({ everyN }: DrillOptions) => ({
+  OUTBOX_EXPERIMENT_ES_429_EVERY_N: String(everyN),
+  OUTBOX_EXPERIMENT_ES_429_OPS: "upsert",
+  OUTBOX_BASE_BACKOFF_SECONDS: "0.2",
+});
+
+/** Drill B: Elasticsearch has too much to do and says so, which is no fault of the document. */
+export const es429Inject: Drill = {
+  name: "es_429_inject",
+  service: "search",
+  inject: ({ options }) => experiment(options),
+  run: async (stage) => {
+    const worker = await stage.worker("worker", experiment(stage.options));
+    await worker.scrape("before");
+    const count = stage.options.triggerCount ?? stage.options.everyN;
+    for (let n = 0; n < count; n += 1) await stage.createTag();
+    await worker.counted("outbox_retry_scheduled_total", { reason });
+    await worker.scrape("after");
+    await worker.stop();
+    const after = await stage.worker("worker-after");
+    await stage.landed();
+    await after.scrape("recovered");
+  },
+  checks: (evidence) => [
+    atLeast(`outbox_retry_scheduled_total ${reason}`, evidence.delta("outbox_retry_scheduled_total", { reason }), 1),
+    atLeast(`outbox_failed_total ${reason}`, evidence.delta("outbox_failed_total", { reason }), 1),
+    none("outbox_terminal_failed_total", evidence.delta("outbox_terminal_failed_total")),
+    atLeast(
+      "outbox_es_bulk_item_failures_total 429",
+      evidence.delta("outbox_es_bulk_item_failures_total", { failure_class: "429" }),
+      1,
+    ),
+    told(evidence, "of the experiment, at the start", "labs.experiment", {}),
+    told(evidence, "of a retry with its reason", "outbox.process", { result: "retry", reason }),
+    spanned(evidence, "that were injected", "outbox.process", { "wordloom.labs.es_429.injected": true }),
+    sameTrace(evidence, projections.search),
+    everythingDone(evidence),
+    targetIsSource(evidence),
+  ],
+};
