@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import type { Db } from "../db/client.ts";
+import type { Db, Tx } from "../db/client.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
 import { type Queue, queues, untraced } from "../outbox/event.ts";
@@ -16,6 +16,14 @@ export type RebuildLock = {
   readonly check: () => Promise<void>;
 };
 
+/** Whether the transaction is the one that may rebuild the projection, until it ends. */
+export async function lockRebuild(tx: Tx, projection: string): Promise<boolean> {
+  const [lock] = await tx.execute<{ free: boolean }>(
+    sql`select pg_try_advisory_xact_lock(hashtextextended('wordloom rebuild ' || ${projection}, 0)) as free`,
+  );
+  return lock?.free === true;
+}
+
 /**
  * Runs one rebuild of a projection, never two at a time, and writes down in projection_status when it began, when it ended and how: the workers show it in
  * `projection_rebuild_…`. Throws what `work` throws, and a CommandError (exit 5) when another one is running.
@@ -23,10 +31,7 @@ export type RebuildLock = {
 export async function rebuilding<T>(db: Db, queue: Queue, work: (lock: RebuildLock) => Promise<T>): Promise<T> {
   const { projection } = queue;
   return await db.transaction(async (tx) => {
-    const [lock] = await tx.execute<{ free: boolean }>(
-      sql`select pg_try_advisory_xact_lock(hashtextextended('wordloom rebuild ' || ${projection}, 0)) as free`,
-    );
-    if (lock?.free !== true)
+    if (!(await lockRebuild(tx, projection)))
       throw new CommandError("refused", `another rebuild of ${projection} is running; wait until it has ended`);
     await db.execute(sql`
       insert into projection_status (projection_name, last_rebuild_started_at) values (${projection}, now())

@@ -6,6 +6,7 @@ import { reclaim } from "../outbox/reclaim.ts";
 import { type PruneStep, pruneDone, readOldestUnfinished } from "../outbox/retention.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { failureReason } from "./batch.ts";
+import { completeInterruptedTakeOver } from "./search/rebuild.ts";
 
 export type SweepOptions = {
   readonly workerId: string;
@@ -55,8 +56,8 @@ async function readRebuild(
 }
 
 /**
- * What has to be done now and then beside the work: take back lapsed leases, read the gauges, prune. Each on its own interval, never two of a kind at once.
- * `found` is called when a reclaim put events back. Returns the way to stop, which waits for what is under way.
+ * What has to be done now and then beside the work: take back lapsed leases, read the gauges, prune, complete an interrupted rebuild. Each on its own interval, never two of a kind at once.
+ * `found` is called when there are events in the queue that were not there before. Returns the way to stop, which waits for what is under way.
  */
 export function startSweep(
   db: Db,
@@ -95,6 +96,11 @@ export function startSweep(
       signals.backlogRead(await readBacklog(db, queue, options.maxProcessingMs));
       const rebuild = await readRebuild(db, queue.projection);
       if (rebuild) signals.rebuildRead(rebuild);
+      const completed = queue.short === "search" ? await completeInterruptedTakeOver(db) : 0;
+      if (completed > 0) {
+        signals.takeOverCompleted(completed);
+        found();
+      }
     }),
     every(pruneIntervalMs, "prune", async () => {
       let events = 0;

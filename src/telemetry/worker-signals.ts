@@ -33,6 +33,8 @@ export type WorkerSignals = {
     failed: number;
     oldestAgeSeconds: number;
   }) => void;
+  /** A rebuild was killed between its take-over and the events after it; they are in the queue now. */
+  readonly takeOverCompleted: (events: number) => void;
   readonly rebuildRead: (last: { durationSeconds: number; finishedAt: number; success: boolean }) => void;
   readonly breakerTurned: (state: "closed" | "half_open" | "open", reason: string | null) => void;
   /** While the breaker is open; at most one line a second comes of it. */
@@ -108,6 +110,11 @@ export function workerSignals(
       metrics.set("projection_rebuild_last_finished_timestamp_seconds", at, last.finishedAt);
       metrics.set("projection_rebuild_last_success", at, last.success ? 1 : 0);
     },
+    takeOverCompleted: (events) =>
+      log.warn(
+        { event: "search.take_over_completed", events },
+        "a rebuild was interrupted right after its take-over: what was written in that moment is in the queue now",
+      ),
     breakerTurned: (state, reason) => {
       metrics.set("outbox_breaker_state", at, state === "closed" ? 0 : state === "half_open" ? 1 : 2);
       log.warn(

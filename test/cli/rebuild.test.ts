@@ -3,10 +3,13 @@ import { sql } from "drizzle-orm";
 import { connectElasticsearch } from "../../src/search/client.ts";
 import { wordloom } from "../support/cli.ts";
 import { startLoad } from "../support/load.ts";
+import type { Process } from "../support/processes.ts";
 import { openStage, type Stage } from "../support/stage.ts";
 import { until } from "../support/until.ts";
 
 let stage: Stage;
+/** Workers, from the first test on. */
+const running: Process[] = [];
 beforeAll(async () => {
   stage = await openStage();
 }, 60_000);
@@ -20,7 +23,8 @@ const count = async (from: ReturnType<typeof sql>) => {
 };
 
 test("rebuilds under writes, with workers at work: in the end the index is what Postgres says", async () => {
-  const [api] = await Promise.all([stage.serve(), stage.work("w1"), stage.work("w2")]);
+  const [api, ...workers] = await Promise.all([stage.serve(), stage.work("w1"), stage.work("w2")]);
+  running.push(...workers);
   const load = startLoad(api.url, 30);
   await until("writes", async () => (await count(sql`search_index`)) > 50);
   for (const args of [[], [], ["--emit-outbox"], []]) {
@@ -81,6 +85,22 @@ test("the workers show when the last rebuild ended, how long it took and how it 
   expect(await of("projection_rebuild_duration_seconds")).toBeGreaterThan(0);
   expect(await of("projection_rebuild_last_finished_timestamp_seconds")).toBeGreaterThan(1_700_000_000);
 }, 30_000);
+
+test("a worker does what a rebuild that was killed at its take-over has left, and says so", async () => {
+  const worker = await stage.work("w5");
+  const [row] = await stage.db.execute<{ id: string; version: string }>(sql`
+    with owed as (update projection_status set take_over_since = pg_snapshot_xmin(pg_current_snapshot()) where projection_name = 'search_index_to_elastic')
+    update search_index set event_version = event_version + 1 where id = (select id from search_index where deleted_at is null limit 1)
+    returning entity_type || ':' || entity_id as id, event_version::text as version`);
+  const document = async () => {
+    const response = await fetch(`${stage.elastic}/wordloom-test-search-index/_doc/${row?.id}`);
+    return await response.text();
+  };
+  await until("the document of now", async () => (await document()).includes(`"_version":${row?.version},`));
+  const workers = [worker, ...running];
+  const told = workers.flatMap(({ lines }) => lines.filter((line) => line.includes("search.take_over_completed")));
+  expect(told.length).toBe(1);
+}, 60_000);
 
 test("a worker that makes a new index says that Postgres has documents for it, and how they come there", async () => {
   const told = (lines: readonly string[]) => lines.filter((line) => line.includes('"event":"search.index_created"'));

@@ -4,7 +4,7 @@ import { sql } from "drizzle-orm";
 import { queues } from "../../src/outbox/event.ts";
 import { emitOutbox, rebuilding } from "../../src/projection/rebuild.ts";
 import { changedSince, readMark } from "../../src/projection/search/document.ts";
-import { rebuildSearch } from "../../src/projection/search/rebuild.ts";
+import { completeInterruptedTakeOver, rebuildSearch } from "../../src/projection/search/rebuild.ts";
 import { ensureIndex, openNextIndex } from "../../src/search/indices.ts";
 import { emptyQueue, openSearch, readRows, recordSignals, runBatch, seed } from "../support/batch.ts";
 import { rejection } from "../support/library.ts";
@@ -206,6 +206,38 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     await project();
     expect(await documents()).toEqual(await wanted());
     expect(await indices()).toEqual([`${alias}-000002`]);
+  });
+
+  test("what was written in the moment of a take-over is put into the queue by a worker, when the rebuild is killed before it has", async () => {
+    const [a] = await seed(db, [live("one")]);
+    await emptyEvents();
+    await settled();
+    const { promise: taken, resolve: over } = Promise.withResolvers<void>();
+    const silence = new Promise<never>(() => undefined);
+    const killed = beforeTakeOver(
+      client,
+      () => write(a?.entityId ?? "", "two"),
+      () => {
+        over();
+        return silence;
+      },
+    );
+    const rebuilt = rebuild({}, killed).catch((error: unknown) => error);
+    await taken;
+    expect(await behind()).toEqual([`${alias}-000002`]);
+    // It may be about to do it.
+    expect(await completeInterruptedTakeOver(db)).toBe(0);
+    await db.execute(sql`
+      select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
+       where l.locktype = 'advisory' and d.datname = current_database()`);
+    await rebuilt;
+    expect(await readRows(db)).toEqual([]);
+    // However many workers there are, it is done once.
+    const completed = await Promise.all(Array.from({ length: 4 }, () => completeInterruptedTakeOver(db)));
+    expect(completed.toSorted((a, b) => a - b)).toEqual([0, 0, 0, 1]);
+    expect(await completeInterruptedTakeOver(db)).toBe(0);
+    await project();
+    expect(await documents()).toEqual(await wanted());
   });
 
   test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {

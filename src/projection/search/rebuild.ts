@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
-import type { Db } from "../../db/client.ts";
+import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
 import { queues, untraced } from "../../outbox/event.ts";
@@ -9,7 +9,7 @@ import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
 import { countRows } from "../pages.ts";
-import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
+import { interrupted, lockRebuild, type Progress, rebuilding } from "../rebuild.ts";
 import { verdict } from "../verdict.ts";
 import { sendBisecting } from "./bisect.ts";
 import { parts } from "./cut.ts";
@@ -108,8 +108,9 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
       if (refused.size > documents / 2) throw refusal(refused.size, [...refused.values()][0]?.error ?? "");
       await lock.check();
       stopIfAsked(signal);
+      await announceTakeOver(db, almost);
       await takeOver(client, alias, { index, building });
-      const late = await appendAgain(
+      const late = await completeTakeOver(
         db,
         almost,
         [...refused.values()].map(({ stored }) => stored.rowId),
@@ -137,13 +138,42 @@ function stopIfAsked(signal: AbortSignal): void {
   if (signal.aborted) throw interrupted(unchanged);
 }
 
+const own = sql`projection_name = ${queues.search.projection}`;
+
+const announceTakeOver = async (db: Db, since: string) =>
+  await db.execute(sql`update projection_status set take_over_since = ${since}::xid8, updated_at = now() where ${own}`);
+
 /**
  * Appends events for what the index that was there last may have got in place of the new one, and for what the new one refuses: that must not be missing in silence.
  * Returns how many.
  */
-async function appendAgain(db: Db, since: string, refused: readonly string[]): Promise<number> {
+async function completeTakeOver(db: Db | Tx, since: string, refused: readonly string[]): Promise<number> {
   const again = sql`
     select ${rowEvent} from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
-  const rows = await db.execute(sql`${appending(queues.search, again, untraced)} returning 1`);
+  const rows = await db.execute(sql`
+    with complete as (update projection_status set take_over_since = null, updated_at = now() where ${own})
+    ${appending(queues.search, again, untraced)} returning 1`);
   return rows.length;
+}
+
+/** The transaction since which events are owed; undefined when none are. */
+async function owedSince(db: Db | Tx): Promise<string | undefined> {
+  const [left] = await db.execute<{ since: string }>(
+    sql`select take_over_since::text as since from projection_status where ${own} and take_over_since is not null`,
+  );
+  return left?.since;
+}
+
+/**
+ * Does what a rebuild has left undone that was killed between its take-over and the events after it. For workers, now and then: costs nothing while there is none. Returns how
+ * many events were appended; none while that rebuild, or another one, is running.
+ */
+export async function completeInterruptedTakeOver(db: Db): Promise<number> {
+  if ((await owedSince(db)) === undefined) return 0;
+  return await db.transaction(async (tx) => {
+    if (!(await lockRebuild(tx, queues.search.projection))) return 0;
+    // Another worker may have done it since.
+    const since = await owedSince(tx);
+    return since === undefined ? 0 : await completeTakeOver(tx, since, []);
+  });
 }
