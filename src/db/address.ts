@@ -58,12 +58,26 @@ function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad
 
 const whyOf = (error: unknown) => codeOf(error) ?? "unreadable";
 
+/** What makes a connection safer, but cannot be given here: the parameter, the values of it that hold by themselves, and what to do. To pass over it would be to lie. */
+const demands: readonly (readonly [name: string, met: readonly string[], remedy: string])[] = [
+  ["sslcrldir", [], "put its lists into one file and name that with sslcrl"],
+  ["sslpassword", [], "take the password off the key that sslkey names"],
+  ["channel_binding", ["disable", "prefer"], "write prefer, or leave it out"],
+  ["require_auth", [], "leave it out, and let the server's pg_hba.conf ask for it"],
+  ["ssl_min_protocol_version", ["TLSv1", "TLSv1.1", "TLSv1.2"], "TLSv1.2 is the least, ask the server for more"],
+  ["ssl_max_protocol_version", ["TLSv1.3"], "leave it out"],
+];
+
 /**
  * sslmode, sslrootcert, sslcert, sslkey and sslcrl as libpq reads them (PostgreSQL 18, 34.19): a root certificate makes `require` mean verify-ca, and `system` wants
  * verify-full. Without one libpq refuses to verify; here the public authorities are trusted, and then the name is always checked: anybody can have a certificate of theirs.
  * Where libpq would pass over a certificate or a list that the rest of the URL gives no use to, it is refused. Nothing is looked for in ~/.postgresql.
  */
 function readTls(parameters: URLSearchParams, bad: Bad): Tls {
+  for (const [name, met, remedy] of demands) {
+    const value = parameters.get(name) ?? "";
+    if (value !== "" && !met.includes(value)) throw bad(`has ${name}, which is not supported: ${remedy}`);
+  }
   const verified = readVerification(parameters, bad);
   const client = readClient(parameters, verified.tls, bad);
   const revocations = readRevocations(parameters, verified, bad);
@@ -99,8 +113,6 @@ function readClient(parameters: URLSearchParams, tls: Tls["tls"], bad: Bad): Tls
 }
 
 function readRevocations(parameters: URLSearchParams, verified: Tls, bad: Bad): Tls["revocations"] {
-  if ((parameters.get("sslcrldir") ?? "") !== "")
-    throw bad("has sslcrldir, which is not supported: put its lists into one file and name that with sslcrl");
   const text = readPem(parameters, "sslcrl", bad);
   if (text === undefined) return undefined;
   // Of several lists in one text the TLS library takes the first alone.

@@ -159,6 +159,11 @@ test.each([
   ["names an sslcrl that cannot be read as revocation lists", `${trusting}&sslcrl=${junk.list}`],
   ["names an sslcrl that cannot be read as revocation lists", `${trusting}&sslcrl=${junk.cut}`],
   ["has sslcrldir, which is not supported", `${trusting}&sslcrldir=/nowhere/s3cret`],
+  ["has sslpassword, which is not supported", `${trusting}&sslpassword=s3cret`],
+  ["has channel_binding, which is not supported", `${trusting}&channel_binding=require`],
+  ["has require_auth, which is not supported", "require_auth=scram-sha-256"],
+  ["has ssl_min_protocol_version, which is not supported", `${trusting}&ssl_min_protocol_version=TLSv1.3`],
+  ["has ssl_max_protocol_version, which is not supported", `${trusting}&ssl_max_protocol_version=TLSv1.2`],
 ])(
   "what would have no effect, or not the one that is meant, is refused before anybody connects: %# %s",
   (why, parameters) => {
@@ -171,4 +176,10 @@ test.each([
     expect(said).toContain(why);
     expect(said).not.toMatch(/s3cret|fixtures|certificates-/);
   },
+);
+
+test.each(["channel_binding=prefer", "channel_binding=disable", "ssl_min_protocol_version=TLSv1.2", "require_auth="])(
+  "what holds by itself is taken: %s",
+  (parameters) =>
+    expect(parseDatabaseUrl(`postgres://u@h/d?${parameters}`)).toMatchObject({ host: "h", database: "d" }),
 );
