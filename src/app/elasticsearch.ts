@@ -10,8 +10,8 @@ import { aborted } from "./listen.ts";
 import type { Settings } from "./settings.ts";
 import type { Store } from "./store.ts";
 
-/** Where Elasticsearch is, without credentials. */
-const shown = (url: string) => {
+/** Where a server is, without credentials. */
+export const shown = (url: string) => {
   const { protocol, host } = new URL(url);
   return `${protocol}//${host}`;
 };

@@ -1,6 +1,7 @@
 import { dirname, join } from "node:path";
 import { sql } from "drizzle-orm";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
+import { tryLock } from "../db/lock.ts";
 import { type Collector, startCollector } from "../embedded/collector/collector.ts";
 import { CommandError } from "../errors.ts";
 import { blockWrites } from "../labs/drills/steps.ts";
@@ -9,7 +10,8 @@ import type { World } from "../labs/stage.ts";
 import { readBacklog } from "../outbox/backlog.ts";
 import { queues } from "../outbox/event.ts";
 import { dropUnfinished } from "../outbox/rows.ts";
-import { connectTo, elasticsearchUrl, prepareIndex, unusable } from "./elasticsearch.ts";
+import { tracesEndpoint } from "../telemetry/tracing.ts";
+import { connectTo, elasticsearchUrl, prepareIndex, shown, unusable } from "./elasticsearch.ts";
 import { type Env, readSettings, type Settings } from "./settings.ts";
 import type { Store } from "./store.ts";
 
@@ -76,23 +78,13 @@ async function refuseOthers({ address, database: { db }, settings }: Store): Pro
 export const alone = async <T>({ address, database: { db } }: Store, work: () => Promise<T>): Promise<T> =>
   await db.transaction(async (tx) => {
     await tx.execute(sql`set local idle_in_transaction_session_timeout = 0`);
-    const [lock] = await tx.execute<{ free: boolean }>(
-      sql`select pg_try_advisory_xact_lock(hashtextextended('wordloom labs', 0)) as free`,
-    );
-    if (lock?.free !== true)
+    if (!(await tryLock(tx, "wordloom labs")))
       throw new CommandError(
         "refused",
         `another \`wordloom labs run\` is at work on ${describeAddress(address)}; wait until it has ended`,
       );
     return await work();
   });
-
-/** The collector that the environment names, as the URL that spans go to; undefined when there is none. */
-export const collectorIn = ({ config }: Settings): string | undefined =>
-  config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ??
-  (config.OTEL_EXPORTER_OTLP_ENDPOINT && tracesOf(config.OTEL_EXPORTER_OTLP_ENDPOINT));
-
-const tracesOf = (collector: string) => `${collector.replace(/\/+$/, "")}/v1/traces`;
 
 /** A trace store of the labs' own on one of its folders. Throws a CommandError when another process has it. */
 export async function ownTraces(folder: string, port: number): Promise<Collector> {
@@ -119,7 +111,7 @@ export async function openWorld(
   if (typeof prepared === "object") throw unusable(settings, prepared.away);
   // Of a drill that was killed.
   await blockWrites({ client, index: settings.index }, false);
-  const given = collectorIn(settings);
+  const given = tracesEndpoint(config);
   const collector = given === undefined ? await ownTraces(join(folder, "traces"), 0) : undefined;
   if (collector) resources.defer(() => collector.stop());
   const tracesUrl = collector?.queryUrl ?? traces ?? jaegerUrl;
@@ -143,7 +135,7 @@ export async function openWorld(
       OTEL_TRACES_SAMPLER: "always_on",
       OTEL_SERVICE_NAME: undefined,
       OTEL_EXPORTER_OTLP_ENDPOINT: undefined,
-      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: given ?? (collector && tracesOf(collector.url)),
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: given ?? (collector && `${collector.url}/v1/traces`),
       OUTBOX_POLL_INTERVAL_MS: "100",
     },
     tracesUrl,
@@ -155,10 +147,9 @@ export async function openWorld(
 export const storeAway =
   (url: string) =>
   (error: unknown): never => {
-    const { protocol, host } = new URL(url);
     throw new CommandError(
       "unreachable",
-      `the trace store at ${protocol}//${host} does not answer as it should; start it or give --jaeger-url`,
+      `the trace store at ${shown(url)} does not answer as it should; start it or give --jaeger-url`,
       { cause: error },
     );
   };

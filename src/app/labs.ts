@@ -13,8 +13,9 @@ import { runDrill } from "../labs/run.ts";
 import type { DrillOptions } from "../labs/stage.ts";
 import { verifyRun } from "../labs/verify.ts";
 import type { EventRow } from "../outbox/rows.ts";
+import { tracesEndpoint } from "../telemetry/tracing.ts";
 import { connectTo } from "./elasticsearch.ts";
-import { alone, collectorIn, jaegerUrl, labsSettings, openWorld, ownTraces, storeAway } from "./labs-world.ts";
+import { alone, jaegerUrl, labsSettings, openWorld, ownTraces, storeAway } from "./labs-world.ts";
 import type { Env } from "./settings.ts";
 import { openStore } from "./store.ts";
 
@@ -72,7 +73,7 @@ async function exportLab(
     readonly runId: string | undefined;
     readonly traces: string | undefined;
     readonly service: string | undefined;
-    readonly lookback: string;
+    readonly lookbackMs: number;
     readonly limit: number;
   },
 ): Promise<{ readonly dir: string; readonly traces: number }> {
@@ -90,13 +91,13 @@ async function exportLab(
     resources.defer(() => collector.stop());
     return collector.queryUrl;
   };
-  const own = drill.exportsItself === true || collectorIn(settings) === undefined;
+  const own = drill.exportsItself === true || tracesEndpoint(settings.config) === undefined;
   const url = own ? await kept() : (run.traces ?? jaegerUrl);
   const evidence = openFolder(dir);
   const traces = await exportTraces(evidence, readList(dir, "_rows.json") as readonly EventRow[], {
     url,
     service: run.service ?? serviceOf(drill),
-    lookback: run.lookback,
+    lookbackMs: run.lookbackMs,
     limit: run.limit,
     patienceMs: 0,
   }).catch(storeAway(url));
@@ -107,7 +108,7 @@ async function exportLab(
 /** Keeps the traces that one question finds in a Jaeger. Returns the folder and how many. Throws a CommandError when it does not answer. */
 export async function exportJaeger(
   query: TraceQuery,
-  from: { readonly url: string | undefined; readonly lookback: string; readonly limit: number },
+  from: { readonly url: string | undefined; readonly lookbackMs: number; readonly limit: number },
   to: { readonly outdir: string; readonly runId: string },
 ): Promise<{ readonly dir: string; readonly traces: number }> {
   const evidence = openFolder(join(to.outdir, to.runId));

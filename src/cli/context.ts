@@ -50,12 +50,16 @@ function readEnvFile(path: string): NodeJS.Dict<string> {
   }
 }
 
-/** A port from the command line. Throws for anything but 0 to 65535. */
-export function parsePort(input: string): number {
-  const port = /^\d{1,5}$/.test(input) ? Number(input) : Number.NaN;
-  if (!(port <= 65_535)) throw new Error("it wants a whole number from 0 to 65535");
-  return port;
-}
+/** Reads a whole number within bounds from the command line. Throws for anything else. */
+export const wholeNumber =
+  (least: number, most: number) =>
+  (input: string): number => {
+    const n = /^\d+$/.test(input) && input.length <= String(most).length ? Number(input) : Number.NaN;
+    if (!(n >= least && n <= most)) throw new Error(`it wants a whole number from ${least} to ${most}`);
+    return n;
+  };
+
+export const parsePort = wholeNumber(0, 65_535);
 
 export const printJson = ({ process }: Context, value: unknown) =>
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);

@@ -1,20 +1,25 @@
 import { buildCommand } from "@stricli/core";
 import { type DrillName, defaultExports } from "../labs/menu.ts";
-import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
-import { flagOf, jaeger, number, outdir, parseRunId, runId, scenario, timeName, withDefault } from "./labs-flags.ts";
+import { type Context, type EnvFileFlag, envFileFlag, readEnv, wholeNumber } from "./context.ts";
+import { flagOf, jaeger, outdir, parseRunId, runId, scenario, timeName, withDefault } from "./labs-flags.ts";
 
 type ExportFlags = EnvFileFlag & {
   outdir: string;
   runId?: string;
   jaegerUrl?: string;
   service?: string;
-  lookback: string;
+  lookback: number;
   limit: number;
 };
 
-function parseLookback(input: string): string {
-  if (!/^\d{1,6}(m|h|d)$/.test(input)) throw new Error("it wants a time back, as 30m, 1h or 2d");
-  return input;
+const unitMs: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Milliseconds of `30m`, `1h` or `2d`. Throws for anything else. */
+function parseLookback(input: string): number {
+  const [, count, unit = ""] = /^(\d{1,6})([mhd])$/.exec(input) ?? [];
+  const ms = unitMs[unit];
+  if (ms === undefined) throw new Error("it wants a time back, as 30m, 1h or 2d");
+  return Number(count) * ms;
 }
 
 export const exportRun = buildCommand({
@@ -36,16 +41,15 @@ export const exportRun = buildCommand({
       jaegerUrl: jaeger,
       service: flagOf(String, "name", "Whose operations are listed; the drill's own unless told"),
       lookback: withDefault(parseLookback, "1h", "time", "How far back"),
-      limit: withDefault(number(1, 1000), "20", "n", "Traces of one question at most"),
+      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Traces of one question at most"),
     },
   },
   async func(this: Context, flags: ExportFlags, chosen: readonly DrillName[]) {
     const { exportLabs } = await import("../app/labs.ts");
-    const { outdir: folder, runId: id, jaegerUrl, service, lookback, limit } = flags;
-    const run = { outdir: folder, runId: id, traces: jaegerUrl, service, lookback, limit };
+    const { outdir: folder, runId: id, jaegerUrl, service, lookback: lookbackMs, limit } = flags;
+    const run = { outdir: folder, runId: id, traces: jaegerUrl, service, lookbackMs, limit };
     for (const { dir, traces } of await exportLabs(readEnv(this, flags), chosen, run))
-      this.process.stdout.write(`${traces} traces in ${dir}
-`);
+      this.process.stdout.write(`${traces} traces in ${dir}\n`);
   },
 });
 
@@ -54,7 +58,7 @@ type JaegerFlags = {
   operation?: string;
   outboxEventId?: string;
   claimBatchId?: string;
-  lookback: string;
+  lookback: number;
   limit: number;
   jaegerUrl?: string;
   outdir: string;
@@ -79,7 +83,7 @@ export const exportJaeger = buildCommand({
       outboxEventId: flagOf(String, "id", "Only the traces of this event"),
       claimBatchId: flagOf(String, "id", "Only the traces of this batch"),
       lookback: withDefault(parseLookback, "24h", "time", "How far back"),
-      limit: withDefault(number(1, 1000), "20", "n", "Traces at most"),
+      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Traces at most"),
       jaegerUrl: jaeger,
       outdir: withDefault(String, defaultExports, "folder", "Where they are kept"),
       runId: flagOf(parseRunId, "name", "Instead of the time"),
@@ -87,13 +91,13 @@ export const exportJaeger = buildCommand({
   },
   async func(this: Context, flags: JaegerFlags) {
     const { exportJaeger: run } = await import("../app/labs.ts");
-    const { service, operation, outboxEventId, claimBatchId, jaegerUrl: url, lookback, limit } = flags;
+    const { service, operation, outboxEventId, claimBatchId, jaegerUrl: url, lookback: lookbackMs, limit } = flags;
     const tags = {
       ...(outboxEventId === undefined ? {} : { "wordloom.outbox_event_id": outboxEventId }),
       ...(claimBatchId === undefined ? {} : { "wordloom.claim_batch_id": claimBatchId }),
     };
     const to = { outdir: flags.outdir, runId: flags.runId ?? timeName(new Date()) };
-    const { dir, traces } = await run({ service, operation, tags }, { url, lookback, limit }, to);
+    const { dir, traces } = await run({ service, operation, tags }, { url, lookbackMs, limit }, to);
     this.process.stdout.write(`${traces} traces in ${dir}\n`);
   },
 });

@@ -9,13 +9,12 @@ function parseScenario(input: string): readonly DrillName[] {
   return chosen;
 }
 
-/** Throws for anything but a number within bounds. */
-export const number =
-  (least: number, most: number, whole = true) =>
+/** Reads a number of seconds, parts of one too. Throws for anything else. */
+export const seconds =
+  (most: number) =>
   (input: string): number => {
     const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : Number.NaN;
-    if (!(n >= least && n <= most) || (whole && !Number.isInteger(n)))
-      throw new Error(`it wants a ${whole ? "whole " : ""}number from ${least} to ${most}`);
+    if (!(n <= most)) throw new Error(`it wants a number from 0 to ${most}`);
     return n;
   };
 

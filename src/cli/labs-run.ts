@@ -1,12 +1,21 @@
 import { buildCommand } from "@stricli/core";
 import { type DrillName, menu } from "../labs/menu.ts";
 import type { DrillOptions } from "../labs/stage.ts";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, parsePort, printJson, readEnv } from "./context.ts";
-import { flagOf, jaeger, number, outdir, parseRunId, scenario, timeName, withDefault } from "./labs-flags.ts";
+import {
+  type Context,
+  type EnvFileFlag,
+  envFileFlag,
+  jsonFlag,
+  parsePort,
+  printJson,
+  readEnv,
+  wholeNumber,
+} from "./context.ts";
+import { flagOf, jaeger, outdir, parseRunId, scenario, seconds, timeName, withDefault } from "./labs-flags.ts";
 
 /** What fails an event for good. Throws for anything else. */
 function parsePartialStatus(input: string): number {
-  const status = number(400, 499)(input);
+  const status = wholeNumber(400, 499)(input);
   if ([401, 404, 408, 409, 429].includes(status))
     throw new Error("it wants a status that fails an event for good, as 400");
   return status;
@@ -46,24 +55,24 @@ export const run = buildCommand({
       outdir,
       runId: flagOf(parseRunId, "name", "Instead of the time"),
       jaegerUrl: jaeger,
-      duration: withDefault(number(1, 3600), "30", "seconds", "How long each thing that is waited for may take"),
+      duration: withDefault(wholeNumber(1, 3600), "30", "seconds", "How long each thing that is waited for may take"),
       metricsPort: flagOf(parsePort, "port", "The first worker's metrics; a free one unless told"),
       "metrics-port-1": flagOf(parsePort, "port", "The same"),
       "metrics-port-2": flagOf(parsePort, "port", "The second worker's"),
-      scrapeDelay: withDefault(number(0, 60, false), "0", "seconds", "Between a worker's start and its first scrape"),
+      scrapeDelay: withDefault(seconds(60), "0", "seconds", "Between a worker's start and its first scrape"),
       op: { kind: "enum", values: ["upsert", "delete"], default: "delete", brief: "es_down_connect: what waits" },
-      triggerCount: flagOf(number(1, 1000), "n", "How many tags are written"),
-      everyN: withDefault(number(1, 1000), "2", "n", "es_429_inject: every so many requests are refused"),
-      bulkSize: withDefault(number(2, 1000), "10", "n", "es_bulk_partial: events of a request"),
+      triggerCount: flagOf(wholeNumber(1, 1000), "n", "How many tags are written"),
+      everyN: withDefault(wholeNumber(1, 1000), "2", "n", "es_429_inject: every so many requests are refused"),
+      bulkSize: withDefault(wholeNumber(2, 1000), "10", "n", "es_bulk_partial: events of a request"),
       partialStatus: withDefault(parsePartialStatus, "400", "status", "es_bulk_partial: what the refused item is told"),
       breakClaimSleep: withDefault(
-        number(0, 30, false),
+        seconds(30),
         "1",
         "seconds",
         "db_claim_contention: between choosing events and taking them",
       ),
-      leaseSeconds: withDefault(number(1, 60), "3", "seconds", "stuck_reclaim: how long a lease is"),
-      deleteCount: withDefault(number(1, 100), "2", "n", "duplicate_delivery: how often the delete comes again"),
+      leaseSeconds: withDefault(wholeNumber(1, 60), "3", "seconds", "stuck_reclaim: how long a lease is"),
+      deleteCount: withDefault(wholeNumber(1, 100), "2", "n", "duplicate_delivery: how often the delete comes again"),
       json: jsonFlag,
     },
   },

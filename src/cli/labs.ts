@@ -2,9 +2,9 @@ import { buildCommand, buildRouteMap } from "@stricli/core";
 import { CommandError } from "../errors.ts";
 import type { Check } from "../labs/drill.ts";
 import type { DrillName } from "../labs/menu.ts";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv, wholeNumber } from "./context.ts";
 import { exportJaeger, exportRun } from "./labs-export.ts";
-import { flagOf, number, outdir, runId, scenario } from "./labs-flags.ts";
+import { flagOf, outdir, runId, scenario } from "./labs-flags.ts";
 import { run } from "./labs-run.ts";
 import { counted } from "./progress.ts";
 
@@ -54,7 +54,7 @@ const clean = buildCommand({
     flags: {
       envFile: envFileFlag,
       outdir,
-      keepLast: flagOf(number(0, 100_000), "n", "Only the newest runs of each drill are kept"),
+      keepLast: flagOf(wholeNumber(0, 100_000), "n", "Only the newest runs of each drill are kept"),
       data: {
         kind: "boolean",
         optional: true,

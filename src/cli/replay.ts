@@ -1,5 +1,5 @@
 import { buildCommand } from "@stricli/core";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv, wholeNumber } from "./context.ts";
 
 type Flags = EnvFileFlag & {
   by: string;
@@ -18,11 +18,7 @@ const text = (input: string): string => {
   return input.trim();
 };
 
-const count = (input: string): number => {
-  const n = /^\d{1,7}$/.test(input) ? Number(input) : 0;
-  if (n < 1) throw new Error("it wants a whole number from 1 to 9999999");
-  return n;
-};
+const count = wholeNumber(1, 9_999_999);
 
 const hours = (input: string): number => {
   const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : 0;

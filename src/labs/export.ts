@@ -17,8 +17,8 @@ export type ExportOptions = {
   readonly url: string;
   /** Whose operations are listed beside. */
   readonly service: string;
-  /** How far back traces are looked for, as `1h` or `30m`. */
-  readonly lookback: string;
+  /** How far back traces are looked for. */
+  readonly lookbackMs: number;
   /** Traces of one query at most. */
   readonly limit: number;
   /** How long spans that are on their way are waited for. */
@@ -31,10 +31,10 @@ const tellerOf = (row: EventRow): string =>
   row.projection === projections.chronicle ? services.chronicle : services.search;
 
 /** The traces that tell of these events, and of the batches that they were in, each trace once: a store may hold those of other databases, which count the same ids. */
-async function tracesOf(rows: readonly EventRow[], { url, lookback, limit }: ExportOptions): Promise<Answer> {
+async function tracesOf(rows: readonly EventRow[], { url, lookbackMs, limit }: ExportOptions): Promise<Answer> {
   const found = new Map<string, unknown>();
   const search = async (query: TraceQuery, tells: (span: ExportedSpan) => boolean): Promise<ExportedSpan[]> => {
-    const answer = await findTraces(url, query, lookback, limit);
+    const answer = await findTraces(url, query, lookbackMs, limit);
     return answer.data.flatMap((trace) => {
       const spans = spansIn({ data: [trace] });
       const told = spans.filter(tells);
@@ -96,9 +96,9 @@ async function keep(
 export async function exportFound(
   evidence: EvidenceFolder,
   query: TraceQuery,
-  { url, lookback, limit }: Pick<ExportOptions, "url" | "lookback" | "limit">,
+  { url, lookbackMs, limit }: Pick<ExportOptions, "url" | "lookbackMs" | "limit">,
 ): Promise<number> {
-  const traces = await findTraces(url, query, lookback, limit);
+  const traces = await findTraces(url, query, lookbackMs, limit);
   await keep(evidence, { url, service: query.service }, traces);
   return traces.data.length;
 }

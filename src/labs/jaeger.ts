@@ -28,26 +28,17 @@ export const readServices = (base: string): Promise<Answer> => ask(base, "api/se
 export const readOperations = (base: string, service: string): Promise<Answer> =>
   ask(base, `api/services/${encodeURIComponent(service)}/operations`);
 
-const unitMs = { m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+/** Clocks may differ by so much. */
+const slackMs = 60_000;
 
-/** Milliseconds of `30m`, `1h` or `2d`. */
-function lookbackMs(lookback: string): number {
-  const [, n, unit] = /^(\d+)([mhd])$/.exec(lookback) ?? [];
-  return Number(n) * (unit === "m" || unit === "h" || unit === "d" ? unitMs[unit] : Number.NaN);
-}
-
-/**
- * Traces that have such a span, the newest first, at most `limit`. Tag values go as JSON strings: Jaeger refuses bare ones. `lookback` is a word of its pages; what the API
- * goes by is start and end, in microseconds.
- */
-export const findTraces = (base: string, query: TraceQuery, lookback: string, limit: number): Promise<Answer> =>
+/** Traces of the last `lookbackMs` that have such a span, the newest first, at most `limit`. Tag values go as JSON strings: Jaeger refuses bare ones. Times are microseconds. */
+export const findTraces = (base: string, query: TraceQuery, lookbackMs: number, limit: number): Promise<Answer> =>
   ask(base, "api/traces", {
     service: query.service,
     ...(query.operation === undefined ? {} : { operation: query.operation }),
     tags: JSON.stringify(query.tags),
-    lookback,
-    start: String((Date.now() - lookbackMs(lookback)) * 1000),
-    end: String((Date.now() + unitMs.m) * 1000),
+    start: String((Date.now() - lookbackMs) * 1000),
+    end: String((Date.now() + slackMs) * 1000),
     limit: String(limit),
   });
 

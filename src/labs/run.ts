@@ -8,6 +8,7 @@ import { type DrillOptions, openStage, type Stage, type World } from "./stage.ts
 
 const labId = "S3A-2A-3A";
 const patienceMs = 10_000;
+const lookbackMs = 3_600_000;
 
 /** What Postgres and Elasticsearch have of the drill's entities. */
 async function documents({ db, client, index, entities }: Stage): Promise<DocumentPair[]> {
@@ -94,7 +95,7 @@ export async function runDrill(
   } finally {
     await stage.close();
   }
-  const how = { url: world.tracesUrl, service: serviceOf(drill), lookback: "1h", limit: 50, patienceMs };
+  const how = { url: world.tracesUrl, service: serviceOf(drill), lookbackMs, limit: 50, patienceMs };
   if (!drill.exportsItself) await exportTraces(evidence, await stage.events(), how);
   evidence.seal();
   return evidence.dir;

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
+import { tryLock } from "../db/lock.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
 import { type Queue, queues, untraced } from "../outbox/event.ts";
@@ -17,12 +18,8 @@ export type RebuildLock = {
 };
 
 /** Whether the transaction is the one that may rebuild the projection, until it ends. */
-export async function lockRebuild(tx: Tx, projection: string): Promise<boolean> {
-  const [lock] = await tx.execute<{ free: boolean }>(
-    sql`select pg_try_advisory_xact_lock(hashtextextended('wordloom rebuild ' || ${projection}, 0)) as free`,
-  );
-  return lock?.free === true;
-}
+export const lockRebuild = (tx: Tx, projection: string): Promise<boolean> =>
+  tryLock(tx, `wordloom rebuild ${projection}`);
 
 /**
  * Runs one rebuild of a projection, never two at a time, and writes down in projection_status when it began, when it ended and how: the workers show it in

@@ -52,8 +52,8 @@ const exportSize = 256;
 const exportTimeoutMs = 3000;
 const flushMs = 2000;
 
-/** The collector's traces endpoint, and the same without credentials for logs. */
-function endpoint(config: Config): string | undefined {
+/** Where the environment sends spans; undefined when it names no collector. */
+export function tracesEndpoint(config: Config): string | undefined {
   if (config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT !== undefined) return config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
   const base = config.OTEL_EXPORTER_OTLP_ENDPOINT;
   return base === undefined ? undefined : `${base.replace(/\/+$/, "")}/v1/traces`;
@@ -67,7 +67,7 @@ function withoutCredentials(url: string): string {
 
 /** True where an OTLP/HTTP client is pointed at the port that speaks gRPC: nothing would ever arrive, and nobody would say why. */
 export function pointsAtGrpc(config: Config): boolean {
-  const url = endpoint(config);
+  const url = tracesEndpoint(config);
   return url !== undefined && new URL(url).port === "4317";
 }
 
@@ -169,7 +169,7 @@ export function openTracing(
   // Global and idempotent: the first one stays.
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   const name = config.OTEL_SERVICE_NAME ?? services[service];
-  const url = endpoint(config);
+  const url = tracesEndpoint(config);
   const options = {
     timeoutMillis: exportTimeoutMs,
     // A flush sends all that waits at once; what is over the exporter's own limit of 30 requests would be refused.

@@ -5,6 +5,7 @@ import { exportTraces } from "../export.ts";
 import { findTraces } from "../jaeger.ts";
 import { freePort } from "../processes.ts";
 
+const lookbackMs = 3_600_000;
 const dropped = "wordloom_spans_dropped_total";
 
 /** Not in the menu of the operator documents: the trace store goes away under a worker, and comes back. */
@@ -29,7 +30,7 @@ export const collectorDown: Drill = {
           const id = (await stage.searchEvents()).at(-1)?.id ?? "";
           const tags = { "wordloom.outbox_event_id": id };
           const query = { service: services.search, operation: "outbox.process", tags };
-          return (await findTraces(first.url, query, "1h", 1)).data.length > 0;
+          return (await findTraces(first.url, query, lookbackMs, 1)).data.length > 0;
         });
       await write();
       await arrived();
@@ -43,7 +44,7 @@ export const collectorDown: Drill = {
       await worker.counted("outbox_processed_total", { projection: projections.search }, 3);
       await worker.scrape("after");
       stage.evidence.write("_worker_exit.json", { code: await worker.stop() });
-      const how = { url: first.url, service: services.search, lookback: "1h", limit: 50, patienceMs: 0 };
+      const how = { url: first.url, service: services.search, lookbackMs, limit: 50, patienceMs: 0 };
       await exportTraces(stage.evidence, await stage.searchEvents(), how);
     } finally {
       await collector?.stop();

@@ -1,6 +1,7 @@
 import { projections } from "../../telemetry/keys.ts";
-import { atLeast, type Drill, everythingDone, none, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
+import { atLeast, type Drill, everythingDone, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
 import type { DrillOptions } from "../stage.ts";
+import { retried, retryThenLand } from "./steps.ts";
 
 const reason = "es_429";
 
@@ -20,24 +21,16 @@ export const es429Inject: Drill = {
     await worker.scrape("before");
     const count = stage.options.triggerCount ?? stage.options.everyN;
     for (let n = 0; n < count; n += 1) await stage.createTag();
-    await worker.counted("outbox_retry_scheduled_total", { reason });
-    await worker.scrape("after");
-    await worker.stop();
-    const after = await stage.worker("worker-after");
-    await stage.landed();
-    await after.scrape("recovered");
+    await retryThenLand(stage, worker, reason);
   },
   checks: (evidence) => [
-    atLeast(`outbox_retry_scheduled_total ${reason}`, evidence.delta("outbox_retry_scheduled_total", { reason }), 1),
-    atLeast(`outbox_failed_total ${reason}`, evidence.delta("outbox_failed_total", { reason }), 1),
-    none("outbox_terminal_failed_total", evidence.delta("outbox_terminal_failed_total")),
+    ...retried(evidence, reason),
     atLeast(
       "outbox_es_bulk_item_failures_total 429",
       evidence.delta("outbox_es_bulk_item_failures_total", { failure_class: "429" }),
       1,
     ),
     told(evidence, "of the experiment, at the start", "labs.experiment", {}),
-    told(evidence, "of a retry with its reason", "outbox.process", { result: "retry", reason }),
     spanned(evidence, "that were injected", "outbox.process", { "wordloom.labs.es_429.injected": true }),
     sameTrace(evidence, projections.search),
     everythingDone(evidence),

@@ -1,7 +1,7 @@
 import { projections } from "../../telemetry/keys.ts";
 import { atLeast, type Drill, everythingDone, holds, sameTrace, targetIsSource, told } from "../drill.ts";
 import type { DrillOptions } from "../stage.ts";
-import { replayedOnce, replayFailed } from "./steps.ts";
+import { landWithAnother, replayedOnce, replayFailed } from "./steps.ts";
 
 const experiment = ({ bulkSize, partialStatus }: DrillOptions) => ({
   OUTBOX_EXPERIMENT_ES_BULK_PARTIAL: "1",
@@ -28,9 +28,7 @@ export const esBulkPartial: Drill = {
     await worker.scrape("after");
     await worker.stop();
     await replayFailed(stage, "the partial answer was injected");
-    const after = await stage.worker("worker-after");
-    await stage.landed();
-    await after.scrape("recovered");
+    await landWithAnother(stage);
   },
   checks: (evidence) => {
     const partial = evidence.spans.filter(

@@ -1,16 +1,7 @@
 import { projections } from "../../telemetry/keys.ts";
-import {
-  atLeast,
-  type Drill,
-  type Evidence,
-  everythingDone,
-  none,
-  sameTrace,
-  spanned,
-  targetIsSource,
-  told,
-} from "../drill.ts";
+import { atLeast, type Drill, type Evidence, everythingDone, sameTrace, spanned, targetIsSource } from "../drill.ts";
 import { freePort } from "../processes.ts";
+import { retried, retryThenLand } from "./steps.ts";
 
 const reason = "es_connect";
 
@@ -32,18 +23,10 @@ export const esDownConnect: Drill = {
     await worker.scrape("before");
     const id = await stage.createTag();
     if (stage.options.op === "delete") await stage.deleteTag(id);
-    await worker.counted("outbox_retry_scheduled_total", { reason });
-    await worker.scrape("after");
-    await worker.stop();
-    const after = await stage.worker("worker-after");
-    await stage.landed();
-    await after.scrape("recovered");
+    await retryThenLand(stage, worker, reason);
   },
   checks: (evidence) => [
-    atLeast(`outbox_retry_scheduled_total ${reason}`, evidence.delta("outbox_retry_scheduled_total", { reason }), 1),
-    atLeast(`outbox_failed_total ${reason}`, evidence.delta("outbox_failed_total", { reason }), 1),
-    none("outbox_terminal_failed_total", evidence.delta("outbox_terminal_failed_total")),
-    told(evidence, "of a retry with its reason", "outbox.process", { result: "retry", reason }),
+    ...retried(evidence, reason),
     spanned(evidence, "of a retry with its reason", "outbox.process", { result: "retry", reason }),
     atLeast("spans of a batch that counts its retries", batchesTriedAgain(evidence), 1),
     sameTrace(evidence, projections.search),

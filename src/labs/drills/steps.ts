@@ -1,8 +1,8 @@
 import { replaysOf } from "../../outbox/replay.ts";
 import type { EventRow } from "../../outbox/rows.ts";
-import { type Check, type Evidence, holds } from "../drill.ts";
+import { atLeast, type Check, type Evidence, holds, none, told } from "../drill.ts";
 import { readList } from "../evidence.ts";
-import type { Stage } from "../stage.ts";
+import type { Stage, Worker } from "../stage.ts";
 
 /** Has the index refuse every write, or take them again. */
 export const blockWrites = async (
@@ -11,6 +11,29 @@ export const blockWrites = async (
 ): Promise<void> => {
   await client.indices.putSettings({ index, settings: { "index.blocks.write": blocked } });
 };
+
+/** What was broken is whole again, and another worker finds it so: everything lands. */
+export async function landWithAnother(stage: Stage): Promise<void> {
+  const after = await stage.worker("worker-after");
+  await stage.landed();
+  await after.scrape("recovered");
+}
+
+/** Waits until the worker has scheduled a retry for this reason, and lets another one do the rest. */
+export async function retryThenLand(stage: Stage, worker: Worker, reason: string): Promise<void> {
+  await worker.counted("outbox_retry_scheduled_total", { reason });
+  await worker.scrape("after");
+  await worker.stop();
+  await landWithAnother(stage);
+}
+
+/** Tried again for this reason, in metric and log line, and nothing failed for good. */
+export const retried = (evidence: Evidence, reason: string): readonly Check[] => [
+  atLeast(`outbox_retry_scheduled_total ${reason}`, evidence.delta("outbox_retry_scheduled_total", { reason }), 1),
+  atLeast(`outbox_failed_total ${reason}`, evidence.delta("outbox_failed_total", { reason }), 1),
+  none("outbox_terminal_failed_total", evidence.delta("outbox_terminal_failed_total")),
+  told(evidence, "of a retry with its reason", "outbox.process", { result: "retry", reason }),
+];
 
 const failedEvents = async (stage: Stage): Promise<readonly EventRow[]> =>
   (await stage.searchEvents()).filter(({ status }) => status === "failed");
