@@ -1,14 +1,7 @@
 import { join } from "node:path";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
-import {
-  type Database,
-  type DbOptions,
-  databaseErrorCode,
-  explainDatabaseError,
-  isUnavailable,
-  isUntrusted,
-  openDatabase,
-} from "../db/client.ts";
+import { type Database, type DbOptions, openDatabase } from "../db/client.ts";
+import { databaseErrorCode, explainDatabaseError, isUnavailable, isUntrusted } from "../db/failure.ts";
 import { checkSentinel } from "../db/guard.ts";
 import { migrate, pendingMigrations } from "../db/migrate.ts";
 import { PostgresStartError } from "../embedded/postgres/failure.ts";

@@ -1,6 +1,6 @@
 import { ValueErrorType } from "@sinclair/typebox/errors";
 import { ParseError, NotFoundError as RouteNotFound, ValidationError } from "elysia";
-import { isContention, isUnavailable } from "../db/client.ts";
+import { isContention, isUnavailable } from "../db/failure.ts";
 import { type ProblemCode, problems, WordloomError } from "../errors.ts";
 
 /** What is wrong with one part of a request: where it is (a JSON pointer, RFC 6901) and what would be right. Never what was sent. */

@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { and, eq, isNull, sql } from "drizzle-orm";
-import { type Db, isContention } from "../db/client.ts";
+import type { Db } from "../db/client.ts";
+import { isContention } from "../db/failure.ts";
 import { bookshelves, libraries } from "../db/schema.ts";
 import { CommandError } from "../errors.ts";
 import { createBookshelf } from "./bookshelves.ts";

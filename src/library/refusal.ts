@@ -1,5 +1,6 @@
 import { eq } from "drizzle-orm";
-import { type Tx, violatedConstraint } from "../db/client.ts";
+import type { Tx } from "../db/client.ts";
+import { violatedConstraint } from "../db/failure.ts";
 import type { blocks, books, bookshelves, libraries, tags } from "../db/schema.ts";
 import { type ProblemCode, WordloomError } from "../errors.ts";
 

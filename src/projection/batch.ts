@@ -1,4 +1,5 @@
-import { type Db, isContention, isUnavailable } from "../db/client.ts";
+import type { Db } from "../db/client.ts";
+import { isContention, isUnavailable } from "../db/failure.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";

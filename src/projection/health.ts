@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
-import { type Db, databaseErrorCode } from "../db/client.ts";
+import type { Db } from "../db/client.ts";
+import { databaseErrorCode } from "../db/failure.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { databaseErrorCode, isContention, violatedConstraint } from "../../src/db/client.ts";
+import { databaseErrorCode, isContention, violatedConstraint } from "../../src/db/failure.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 

@@ -1,7 +1,8 @@
 import { afterAll, expect, test } from "bun:test";
 import { type AddressInfo, createConnection, createServer } from "node:net";
 import { sql } from "drizzle-orm";
-import { databaseErrorCode, isUnavailable, openDatabase, type Tx } from "../../src/db/client.ts";
+import { openDatabase, type Tx } from "../../src/db/client.ts";
+import { databaseErrorCode, isUnavailable } from "../../src/db/failure.ts";
 import { openGate } from "../support/gate.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";

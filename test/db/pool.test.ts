@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { type Database, databaseErrorCode, isUnavailable } from "../../src/db/client.ts";
+import type { Database } from "../../src/db/client.ts";
+import { databaseErrorCode, isUnavailable } from "../../src/db/failure.ts";
 import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { until } from "../support/until.ts";

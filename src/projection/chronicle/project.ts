@@ -1,4 +1,5 @@
-import { type Db, isContention, isUnavailable } from "../../db/client.ts";
+import type { Db } from "../../db/client.ts";
+import { isContention, isUnavailable } from "../../db/failure.ts";
 import { type ClaimedEvent, queues } from "../../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { Decision, Projection } from "../projection.ts";

@@ -1,0 +1,84 @@
+import { causeCodeOf, codeOf } from "../errors.ts";
+import { type DatabaseAddress, describeAddress } from "./address.ts";
+
+/** The SQLSTATE or system code of a database failure, or undefined when the driver had no part in it. drizzle wraps the driver's error in `cause`. */
+export const databaseErrorCode = causeCodeOf;
+
+/** Others hold the rows: serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout). Trying again is right. */
+export function isContention(error: unknown): boolean {
+  return ["40001", "40P01", "55P03", "57014"].includes(databaseErrorCode(error) ?? "");
+}
+
+/** The server could not be reached, went away, is starting or stopping, or has no connection to give. Waiting is right. */
+export function isUnavailable(error: unknown): boolean {
+  const code = databaseErrorCode(error) ?? "";
+  return (
+    /^(08|57P0|53[0-9])/.test(code) ||
+    [
+      "CONNECTION_CLOSED",
+      "CONNECTION_ENDED",
+      "CONNECTION_DESTROYED",
+      "CONNECT_TIMEOUT",
+      "ECONNREFUSED",
+      "ECONNRESET",
+      "ENOENT",
+      "ENOTFOUND",
+      "EAI_AGAIN",
+      "EPIPE",
+      "ETIMEDOUT",
+      "EHOSTUNREACH",
+      "ANSWER_TIMEOUT",
+      "POOL_TIMEOUT",
+    ].includes(code)
+  );
+}
+
+/** Which unique constraint a write ran into, if it did (unique_violation). */
+export function violatedConstraint(error: unknown): string | undefined {
+  for (let e: unknown = error; e instanceof Error; e = e.cause) {
+    if (codeOf(e) === "23505" && "constraint_name" in e && typeof e.constraint_name === "string")
+      return e.constraint_name;
+  }
+  return undefined;
+}
+
+/** Whether a code is of a certificate that was not accepted: the server's by us, or ours by the server, which then sends an alert. */
+export const isUntrusted = (code: string): boolean => /CERT|CRL|UNABLE_TO_VERIFY|_ALERT_/.test(code);
+
+/** Why a command cannot use its database, in one line without secrets. */
+export function explainDatabaseError(address: DatabaseAddress, error: unknown): string {
+  const where = describeAddress(address);
+  const code = databaseErrorCode(error) ?? "unknown error";
+  if (code.includes("_ALERT_"))
+    return `${where} broke off the TLS handshake (${code}); correct sslcert and sslkey in DATABASE_URL`;
+  if (code === "CERT_REVOKED") return `${where} shows a certificate that its authority has revoked, as sslcrl says`;
+  if (code.includes("CRL"))
+    return `${where} shows a certificate that the lists of sslcrl do not vouch for (${code}); each authority needs one that is in force`;
+  if (isUntrusted(code))
+    return `${where} shows a certificate that is not trusted (${code}); name its authority's with sslrootcert in DATABASE_URL, or correct the host`;
+  switch (code) {
+    case "ECONNREFUSED":
+    case "ENOENT":
+      return `nothing answers for ${where}; start Postgres or correct DATABASE_URL`;
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return `the host of ${where} is unknown; correct DATABASE_URL`;
+    case "CONNECT_TIMEOUT":
+    case "ETIMEDOUT":
+      return `${where} does not answer; correct DATABASE_URL or the network`;
+    case "28P01":
+    case "28000":
+      return `${where} refuses the user or password; correct DATABASE_URL`;
+    case "3D000":
+      return `${where} does not exist; create it or correct DATABASE_URL`;
+    case "42P01":
+      return `${where} lacks a table; run \`wordloom migrate\``;
+    case "42501":
+      return `${where} does not give this user what it needs; grant it, or correct DATABASE_URL`;
+    case "TLS_REFUSED":
+      return `${where} does not speak TLS, which sslmode asks for; correct DATABASE_URL`;
+    default:
+      // Never the message: drizzle's holds all that was to be written.
+      return `${where} failed (${code})`;
+  }
+}
