@@ -1,4 +1,5 @@
 import type postgres from "postgres";
+import { asEachCaller } from "./callers.ts";
 import type { Turns } from "./turns.ts";
 
 /** Is told of a statement when it is sent. Returns who is to be told how it ended, with the error if it failed; undefined: nobody wants to know. */
@@ -24,10 +25,10 @@ function withOwn<T extends object>(client: T, own: { readonly unsafe: unknown; r
 const statement = (sql: postgres.ISql, prepare: boolean, text: string, parameters: Parameters) =>
   sql.unsafe(text, parameters, { prepare: prepare && parameters.length > 0 });
 
-/** Has `onStatement` hear of a statement that is sent now. */
+/** Has `onStatement` hear of a statement that is sent now, once for each on whose behalf it is. */
 function tell(query: PromiseLike<unknown>, onStatement: OnStatement | undefined, text: string): void {
-  const ended = onStatement?.(text);
-  if (ended) query.then(() => ended(), ended);
+  if (onStatement === undefined) return;
+  for (const ended of asEachCaller(() => onStatement(text))) if (ended) query.then(() => ended(), ended);
 }
 
 function statementsOf(

@@ -1,6 +1,7 @@
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
-import { type Appended, type Cause, type Statement, type Unit, write, writeOnce } from "../library/change.ts";
+import { gather } from "../db/gather.ts";
+import { type Appended, type Cause, type Committed, type Unit, write } from "../library/change.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { ApiSignals, RequestSignals } from "../telemetry/signals.ts";
 import { readJson } from "./body.ts";
@@ -22,9 +23,20 @@ export type Desk = {
 export const writeFor = <T>(desk: Desk, request: Request, work: (unit: Unit) => Promise<T>): Promise<T> =>
   write(desk.db, causeOf(desk, request), committed(desk), work);
 
-/** As `writeFor`, for work that is one statement. */
-export const writeOnceFor = <T>(desk: Desk, request: Request, work: (statement: Statement) => Promise<T>): Promise<T> =>
-  writeOnce(desk.db, causeOf(desk, request), committed(desk), work);
+/** A write of the same kind as others that wait: together they are one statement. */
+type Gathered<Fields> = { readonly cause: Cause; readonly fields: Fields };
+
+/** Larger ones gain nothing more; two at once, so that one which has to wait for somebody's lock does not hold up all. */
+const gathering = { most: 100, atOnce: 2 };
+
+/** As `writeFor`, for a verb that writes for several callers at once: requests that come while others are written are written together. */
+export function writeTogetherFor<Fields, T>(
+  desk: Desk,
+  work: (db: Db, committed: Committed, asked: readonly Gathered<Fields>[]) => Promise<readonly (T | Error)[]>,
+): (request: Request, fields: Fields) => Promise<T> {
+  const ask = gather<Gathered<Fields>, T>((asked) => work(desk.db, committed(desk), asked), gathering);
+  return (request, fields) => ask({ cause: causeOf(desk, request), fields });
+}
 
 function causeOf(desk: Desk, request: Request): Cause {
   const { trace, correlationId } = desk.signalsOf(request);

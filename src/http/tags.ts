@@ -1,6 +1,6 @@
 import type { Elysia } from "elysia";
-import { changeTag, createTopTag, deleteTag, readTag, type Tag } from "../library/tags.ts";
-import { created, type Desk, jsonBody, noContent, writeFor, writeOnceFor } from "./desk.ts";
+import { changeTag, createTags, deleteTag, type NewTag, readTag, type Tag } from "../library/tags.ts";
+import { created, type Desk, jsonBody, noContent, writeFor, writeTogetherFor } from "./desk.ts";
 import { color, fields, idParams, line, nullable, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/tags";
@@ -31,13 +31,12 @@ const shown = (tag: Tag) => ({
 
 export function tagRoutes(app: Elysia, desk: Desk): void {
   const parse = jsonBody(desk);
+  const create = writeTogetherFor<NewTag["fields"], Tag>(desk, createTags);
   app
-    .post(
-      path,
-      async ({ body, request }) =>
-        created(path, shown(await writeOnceFor(desk, request, (unit) => createTopTag(unit, body)))),
-      { parse, body: creation },
-    )
+    .post(path, async ({ body, request }) => created(path, shown(await create(request, body))), {
+      parse,
+      body: creation,
+    })
     .get(`${path}/:id`, async ({ params }) => shown(await readTag(desk.db, params.id)), { params: idParams })
     .patch(
       `${path}/:id`,

@@ -4,7 +4,7 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
-import { queues, untraced } from "../outbox/event.ts";
+import { queues } from "../outbox/event.ts";
 import { type EventRow, holdingQueues, readRows } from "../outbox/rows.ts";
 import type { EvidenceFolder } from "./evidence.ts";
 import { type Page, parsePage, sumOf } from "./metrics.ts";
@@ -261,8 +261,8 @@ export async function openStage(
       const queue = queues[projection];
       if (projection === "search") entities.add(entityId);
       appended[queue.projection] = (appended[queue.projection] ?? 0) + 1;
-      const row = sql`select ${entityType}::text, ${entityId}::uuid, ${op}::text, ${version}::bigint`;
-      await db.execute(appending(queue, row, untraced));
+      const row = sql`select ${entityType}::text, ${entityId}::uuid, ${op}::text, ${version}::bigint, null, null`;
+      await db.execute(appending(queue, row));
     },
     tags: () => [...tags],
     entities: () => [...entities],

@@ -31,18 +31,16 @@ export type Change = {
   readonly chronicled?: boolean;
 };
 
-/** A write that is one statement: what `record` is told, and nothing else. */
-export type Statement = {
+/** One open transaction of the library. What `record` is told commits with the verb's own rows, or not at all: every verb calls it for all that it wrote. */
+export type Unit = {
+  readonly tx: Tx;
   readonly cause: Cause;
-  /**
-   * Writes search_index, the chronicle and both queues in one statement, and with it `own` where it is given: the verb's own rows, an INSERT or UPDATE … RETURNING whose
-   * result `changes` need not know. Returns what `own` returns.
-   */
-  readonly record: <R extends Record<string, unknown>>(changes: readonly Change[], own?: SQL) => Promise<R[]>;
+  /** Writes search_index, the chronicle and both queues. */
+  readonly record: (changes: readonly Change[]) => Promise<void>;
 };
 
-/** One open transaction of the library. What `record` is told commits with the verb's own rows, or not at all: every verb calls it for all that it wrote. */
-export type Unit = Statement & { readonly tx: Tx };
+/** A change with the cause that is its own. */
+export type Caused = Change & { readonly cause: Cause };
 
 /** How many events of each kind a committed write appended: `count` to the search queue, `chronicled` to the chronicle's. */
 export type Appended = ReadonlyMap<
@@ -61,10 +59,13 @@ function firstCharacters(text: string, count: number): string {
     .join("");
 }
 
-/** search_index rows, chronicle events and the events of both queues. One statement: each costs as much again as the rows in it. */
-function recording(cause: Cause, changes: readonly Change[], own: SQL | undefined): SQL {
+/**
+ * search_index rows, chronicle events and the events of both queues: of all `changes`, or of those whose entity's id `own` returns, an INSERT … RETURNING of a verb's own rows.
+ * One statement, which returns what `own` returns: each costs as much again as the rows in it.
+ */
+function recording(changes: readonly Caused[], own: SQL | undefined): SQL {
   const rows = JSON.stringify(
-    changes.map((c) => [
+    changes.map(({ cause, ...c }) => [
       c.entityType,
       c.entityId,
       c.libraryId,
@@ -78,16 +79,24 @@ function recording(cause: Cause, changes: readonly Change[], own: SQL | undefine
       c.eventType,
       c.payload,
       c.chronicled !== false,
+      cause.actorId,
+      cause.source,
+      cause.correlationId,
+      cause.traceparent,
+      cause.tracestate,
     ]),
   );
-  const searched = sql`select entity_type, entity_id, op, event_version from change order by n`;
-  const chronicled = sql`select 'chronicle_event', chronicle_id, 'upsert', 0::bigint from change where chronicled order by n`;
+  const searched = sql`select entity_type, entity_id, op, event_version, traceparent, tracestate from change order by n`;
+  const chronicled = sql`select 'chronicle_event', chronicle_id, 'upsert', 0, traceparent, tracestate from change where chronicled order by n`;
   // The guard on the version makes an older write of a race lose, whatever the order of commits.
   return sql`
-    with change as materialized (
+    with own as (${own ?? sql`select null::uuid as id where false`}
+    ), change as materialized (
       select c->>0 as entity_type, (c->>1)::uuid as entity_id, (c->>2)::uuid as library_id, (c->>3)::uuid as book_id, c->>4 as title, c->>5 as body, c->>6 as snippet,
-             (c->>7)::bigint as event_version, c->>8 as op, (c->>9)::uuid as chronicle_id, c->>10 as event_type, c->11 as payload, (c->>12)::boolean as chronicled, n
+             (c->>7)::bigint as event_version, c->>8 as op, (c->>9)::uuid as chronicle_id, c->>10 as event_type, c->11 as payload, (c->>12)::boolean as chronicled,
+             (c->>13)::uuid as actor_id, c->>14 as source, c->>15 as correlation_id, c->>16 as traceparent, c->>17 as tracestate, n
         from jsonb_array_elements(${rows}::jsonb) with ordinality as r(c, n)
+       where ${own === undefined ? sql`true` : sql`(c->>1)::uuid in (select id from own)`}
     ), indexed as (
       insert into search_index as s (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version, deleted_at)
       select entity_type, entity_id, library_id, book_id, left(title, 255), body, snippet, event_version, case op when 'delete' then now() end
@@ -99,70 +108,73 @@ function recording(cause: Cause, changes: readonly Change[], own: SQL | undefine
     ), told as (
       insert into chronicle_events (id, event_type, entity_type, entity_id, library_id, book_id, block_id, payload, actor_id, actor_kind, source, correlation_id)
       select chronicle_id, event_type, entity_type, entity_id, library_id, book_id, case entity_type when 'block' then entity_id end, payload,
-             ${cause.actorId}::uuid, 'user', ${cause.source}, ${cause.correlationId}
+             actor_id, 'user', source, correlation_id
         from change where chronicled
-    ), searched as (${appending(queues.search, searched, cause)}
-    ), chronicled as (${appending(queues.chronicle, chronicled, cause)}
-    ), own as (${own ?? sql`select 1 where false`})
+    ), searched as (${appending(queues.search, searched)}
+    ), chronicled as (${appending(queues.chronicle, chronicled)}
+    )
     select * from own`;
 }
 
 type Counts = Map<string, { eventType: string; entityType: EntityType; count: number; chronicled: number }>;
 
-function recorder(db: Db | Tx, cause: Cause, counts: Counts): Statement["record"] {
-  return async <R extends Record<string, unknown>>(changes: readonly Change[], own?: SQL) => {
-    const rows: R[] = [];
-    for (let at = 0; at < changes.length; at += recordedAtOnce) {
-      const part = recording(cause, changes.slice(at, at + recordedAtOnce), at === 0 ? own : undefined);
-      rows.push(...((await db.execute(part)) as unknown as R[]));
-    }
-    for (const { eventType, entityType, chronicled } of changes) {
-      const sum = counts.get(eventType) ?? { eventType, entityType, count: 0, chronicled: 0 };
-      sum.count += 1;
-      if (chronicled !== false) sum.chronicled += 1;
-      counts.set(eventType, sum);
-    }
-    return rows;
-  };
+function count(counts: Counts, changes: readonly Change[]): void {
+  for (const { eventType, entityType, chronicled } of changes) {
+    const sum = counts.get(eventType) ?? { eventType, entityType, count: 0, chronicled: 0 };
+    sum.count += 1;
+    if (chronicled !== false) sum.chronicled += 1;
+    counts.set(eventType, sum);
+  }
 }
+
+/** Hears what was appended, after the commit and only then. */
+export type Committed = (appended: Appended) => void;
 
 /**
  * Runs one write of the library: domain rows, search_index, chronicle event and both outbox rows in ONE transaction (decision 1).
- * `committed` hears what was appended, after the commit and only then. Throws what `work` throws, with nothing written.
+ * Throws what `work` throws, with nothing written.
  */
 export async function write<T>(
   db: Db,
   cause: Cause,
-  committed: (appended: Appended) => void,
+  committed: Committed,
   work: (unit: Unit) => Promise<T>,
 ): Promise<T> {
   const counts: Counts = new Map();
-  const result = await db.transaction((tx) => work({ tx, cause, record: recorder(tx, cause, counts) }));
+  const result = await db.transaction((tx) =>
+    work({
+      tx,
+      cause,
+      record: async (changes) => {
+        for (let at = 0; at < changes.length; at += recordedAtOnce) {
+          const caused = changes.slice(at, at + recordedAtOnce).map((change) => ({ ...change, cause }));
+          await tx.execute(recording(caused, undefined));
+        }
+        count(counts, changes);
+      },
+    }),
+  );
   if (counts.size > 0) committed(counts);
   return result;
 }
 
 /**
- * As `write`, for work that is one statement and so its own transaction: a round trip in place of three, and half the work for Postgres. Throws when `work` records a
- * second time: the first is committed already.
+ * Creates entities for several callers in one statement, which is its own transaction: `own` inserts the verb's rows, those that it can, and returns the id of each; what is
+ * recorded are the `changes` of these, at most 2,000. A round trip in place of three, and for one entity half the work for Postgres. Returns what `own` returns.
  */
-export async function writeOnce<T>(
+export async function create<R extends { readonly id: string }>(
   db: Db,
-  cause: Cause,
-  committed: (appended: Appended) => void,
-  work: (statement: Statement) => Promise<T>,
-): Promise<T> {
+  committed: Committed,
+  changes: readonly Caused[],
+  own: SQL,
+): Promise<ReadonlyMap<string, R>> {
+  const rows = (await db.execute(recording(changes, own))) as unknown as R[];
+  const created = new Map(rows.map((row) => [row.id, row]));
   const counts: Counts = new Map();
-  const record = recorder(db, cause, counts);
-  let recorded = false;
-  const result = await work({
-    cause,
-    record: (changes, own) => {
-      if (recorded || changes.length > recordedAtOnce) throw new Error("a write of one statement needs a second one");
-      recorded = true;
-      return record(changes, own);
-    },
-  });
+  count(
+    counts,
+    changes.filter(({ entityId }) => created.has(entityId)),
+  );
   if (counts.size > 0) committed(counts);
-  return result;
+  return created;
 }

@@ -2,7 +2,7 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
-import type { Change, Statement, Unit } from "./change.ts";
+import { type Cause, type Change, type Committed, create, type Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
@@ -55,49 +55,49 @@ async function levelBelow(unit: Unit, parentTagId: string): Promise<number> {
   return parent.level + 1;
 }
 
-/** A tag at the top, in one statement: all that the other rows say is known before. Throws TAG_ALREADY_EXISTS. */
-export async function createTopTag(statement: Statement, fields: Omit<TagFields, "parentTagId">): Promise<Tag> {
-  return await insertTag(statement, fields, null, 0);
-}
+/** A tag to be created at the top, and on whose behalf. */
+export type NewTag = { readonly cause: Cause; readonly fields: Omit<TagFields, "parentTagId"> };
 
-/** Throws TAG_ALREADY_EXISTS, TAG_NOT_FOUND (the parent), TAG_INVALID_HIERARCHY. */
-export async function createTag(unit: Unit, { parentTagId, ...fields }: TagFields): Promise<Tag> {
-  if (parentTagId == null) return await createTopTag(unit, fields);
-  await lockHierarchy(unit.tx, unit.cause.actorId);
-  const level = await levelBelow(unit, parentTagId);
-  if (level > deepest) throw new WordloomError("TAG_INVALID_HIERARCHY");
-  return await insertTag(unit, fields, parentTagId, level);
-}
-
-async function insertTag(
-  { cause, record }: Statement,
-  fields: TagFields,
-  parentTagId: string | null,
-  level: number,
-): Promise<Tag> {
-  const tag = {
-    id: Bun.randomUUIDv7(),
-    userId: cause.actorId,
-    name: fields.name,
-    color: fields.color ?? "#6366F1",
-    iconEmoji: fields.icon ?? null,
-    description: fields.description ?? null,
-    parentTagId,
-    level,
-    usageCount: 0,
-    version: 1n,
-    deletedAt: null,
-  };
-  const [written] = await taken(
-    record<{ created_at: string; updated_at: string }>(
-      [changed(tag, "tag_created", {})],
-      sql`insert into tags (id, user_id, name, color, icon_emoji, description, parent_tag_id, level, usage_count, version)
-          values (${tag.id}::uuid, ${tag.userId}::uuid, ${tag.name}, ${tag.color}, ${tag.iconEmoji}, ${tag.description}, ${parentTagId}::uuid, ${level}, 0, 1)
-          returning created_at, updated_at`,
-    ),
+/** Creates tags at the top, for several callers in one statement. Returns what became of each, in their order: TAG_ALREADY_EXISTS also for the second of two that are asked for here. */
+export async function createTags(
+  db: Db,
+  committed: Committed,
+  asked: readonly NewTag[],
+): Promise<readonly (Tag | WordloomError)[]> {
+  const made = asked.map(({ cause, fields }) => ({
+    cause,
+    tag: {
+      id: Bun.randomUUIDv7(),
+      userId: cause.actorId,
+      name: fields.name,
+      color: fields.color ?? "#6366F1",
+      iconEmoji: fields.icon ?? null,
+      description: fields.description ?? null,
+      parentTagId: null,
+      level: 0,
+      usageCount: 0,
+      version: 1n,
+      deletedAt: null,
+    },
+  }));
+  const rows = JSON.stringify(
+    made.map(({ tag }) => [tag.id, tag.userId, tag.name, tag.color, tag.iconEmoji, tag.description]),
   );
-  if (!written) throw new Error("insert returned no row");
-  return { ...tag, createdAt: new Date(written.created_at), updatedAt: new Date(written.updated_at) };
+  // By name: of two statements that want the same ones, one waits for the other and never each for the other. Among equal names the first that was asked for.
+  const created = await create<{ readonly id: string; readonly created_at: string; readonly updated_at: string }>(
+    db,
+    committed,
+    made.map(({ cause, tag }) => ({ ...changed(tag, "tag_created", {}), cause })),
+    sql`insert into tags (id, user_id, name, color, icon_emoji, description, level, usage_count, version)
+        select (t->>0)::uuid, (t->>1)::uuid, t->>2, t->>3, t->>4, t->>5, 0, 0, 1 from jsonb_array_elements(${rows}::jsonb) with ordinality as r(t, n) order by t->>1, t->>2, n
+            on conflict (user_id, name) where deleted_at is null do nothing
+        returning id, created_at, updated_at`,
+  );
+  return made.map(({ tag }) => {
+    const row = created.get(tag.id);
+    if (!row) return new WordloomError("TAG_ALREADY_EXISTS");
+    return { ...tag, createdAt: new Date(row.created_at), updatedAt: new Date(row.updated_at) };
+  });
 }
 
 type Moved = { readonly level: number; readonly by: number };

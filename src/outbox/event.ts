@@ -47,9 +47,6 @@ export type Reason = (typeof reasons)[number];
 /** The W3C trace context of the request that caused an event, in canonical form. */
 export type TraceContext = { readonly traceparent: string | null; readonly tracestate: string | null };
 
-/** Of an event that no request has caused. */
-export const untraced: TraceContext = { traceparent: null, tracestate: null };
-
 export type NewEvent = {
   readonly entityType: Subject;
   readonly entityId: string;

@@ -3,7 +3,7 @@ import type { Db, Tx } from "../db/client.ts";
 import { tryLock } from "../db/lock.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
-import { type Queue, queues, untraced } from "../outbox/event.ts";
+import { type Queue, queues } from "../outbox/event.ts";
 import { describeError } from "../telemetry/log.ts";
 import { countRows, past } from "./pages.ts";
 import { rowEvent } from "./search/document.ts";
@@ -81,7 +81,7 @@ export async function emitOutbox(
       const [page]: { n: number; last: string | null }[] = await db.execute<{ n: number; last: string | null }>(sql`
         with page(row_id, entity_type, entity_id, op, event_version) as materialized (
           select id, ${event} from ${table} where ${past(after)} order by id limit ${pageRows}
-        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version from page order by row_id`, untraced)})
+        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version, null, null from page order by row_id`)})
         select count(*)::int as n, (select row_id::text from page order by row_id desc limit 1) as last from page`);
       if (page === undefined || page.last === null) return count;
       count += page.n;

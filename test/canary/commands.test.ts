@@ -173,14 +173,12 @@ test("`up` keeps texts out of its lines, and out of the log of its Postgres", as
   const url = `http://127.0.0.1:${port}`;
   await until("it is up", () => answers(`${url}/readyz`));
   const statuses: number[] = [];
-  for (const name of [line("tag"), line("tag"), `${line("tag")}\0`]) {
-    const answer = await fetch(`${url}/api/v1/tags`, {
-      method: "POST",
-      body: JSON.stringify({ name, description: text("tagtext") }),
-    });
-    statuses.push(answer.status);
-  }
-  expect(statuses).toEqual([201, 409, 422]);
+  const post = async (path: string, body: unknown) =>
+    statuses.push((await fetch(`${url}/api/v1/${path}`, { method: "POST", body: JSON.stringify(body) })).status);
+  for (const name of [line("tag"), line("tag"), `${line("tag")}\0`])
+    await post("tags", { name, description: text("tagtext") });
+  for (const name of [line("library"), line("library")]) await post("libraries", { name });
+  expect(statuses).toEqual([201, 409, 422, 201, 409]);
   evidence.add("metrics of up", await (await fetch(`${url}/metrics`)).text());
   child.kill("SIGTERM");
   evidence.add("wordloom up", (await said).join("\n"));

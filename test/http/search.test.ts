@@ -4,7 +4,7 @@ import { changeBlock, createBlocks, deleteBlock } from "../../src/library/blocks
 import { createBook } from "../../src/library/books.ts";
 import { createBookshelf } from "../../src/library/bookshelves.ts";
 import { createLibrary, deleteLibrary } from "../../src/library/libraries.ts";
-import { createTag, deleteTag } from "../../src/library/tags.ts";
+import { deleteTag } from "../../src/library/tags.ts";
 import type { ClaimedEvent } from "../../src/outbox/event.ts";
 import { buildItems } from "../../src/projection/search/document.ts";
 import { type BulkItem, bulkBody } from "../../src/search/bulk.ts";
@@ -12,7 +12,7 @@ import { connectElasticsearch } from "../../src/search/client.ts";
 import { ensureIndex } from "../../src/search/indices.ts";
 import { openApi } from "../support/api.ts";
 import { openEngine } from "../support/engine.ts";
-import { inOneWrite } from "../support/library.ts";
+import { createTag, inOneWrite } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 
 const { db, close } = (await testDatabase()).open();
@@ -48,6 +48,7 @@ async function project(): Promise<void> {
 
 let made: Awaited<ReturnType<typeof fill>>;
 async function fill() {
+  const tag = await createTag(db, { name: "ownership & <borrowing>" });
   return await inOneWrite(db, async (u) => {
     const library = await createLibrary(u, { name: "The Book", description: "about ownership" });
     const shelf = await createBookshelf(u, { libraryId: library.id, name: "Chapters" });
@@ -67,7 +68,6 @@ async function fill() {
       ].map((content) => ({ type: "text" as const, content })),
     );
     const elsewhere = await createBlocks(u, other.id, [{ type: "text", content: "ownership elsewhere" }]);
-    const tag = await createTag(u, { name: "ownership & <borrowing>" });
     return { library, shelf, book, other, blocks, elsewhere, tag };
   });
 }
@@ -195,7 +195,7 @@ test("a document without a row is not served", async () => {
 });
 
 test("a document that has come back for a tombstone is not served, whatever version it claims", async () => {
-  const tag = await inOneWrite(db, (u) => createTag(u, { name: "revenant" }));
+  const tag = await createTag(db, { name: "revenant" });
   await inOneWrite(db, (u) => deleteTag(u, tag.id));
   const source = JSON.stringify({
     entity_type: "tag",

@@ -1,10 +1,12 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { readConfig } from "../../src/config.ts";
 import { type Answer, openApi } from "../support/api.ts";
-import { contradictions, countRows } from "../support/library.ts";
+import { contradictions, countRows, rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 
-const { db, close } = (await testDatabase()).open({ max: 10 });
+const testbed = await testDatabase();
+const { db, close } = testbed.open({ max: 10 });
 afterAll(close);
 const api = openApi(db);
 const { send } = api;
@@ -49,6 +51,28 @@ test("a tag is created, read, changed and deleted", async () => {
   expect(codeOf(await send("DELETE", at))).toEqual([409, "TAG_ALREADY_DELETED"]);
   expect(codeOf(await send("GET", at))).toEqual([404, "TAG_NOT_FOUND"]);
   expect(codeOf(await send("PATCH", at, { name: "third" }))).toEqual([404, "TAG_NOT_FOUND"]);
+});
+
+test("a tag whose name somebody holds for too long fails alone; those that were written with it are there", async () => {
+  const [holder, short] = [testbed.open({ max: 1 }), testbed.open({ max: 4, statementTimeoutMs: 300 })];
+  const release = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const holding = holder.db.transaction(async (tx) => {
+    await tx.execute(
+      sql`insert into tags (id, user_id, name) values (gen_random_uuid(), ${readConfig({}).DEV_USER_ID}, 'held')`,
+    );
+    held.resolve();
+    await release.promise;
+    throw new Error("rolled back");
+  });
+  await held.promise;
+  const { send: sendShort } = openApi(short.db);
+  const names = ["neighbour 1", "neighbour 2", "neighbour 3", "held", "neighbour 4"];
+  const answers = await Promise.all(names.map((name) => sendShort("POST", "/api/v1/tags", { name })));
+  release.resolve();
+  await rejection(holding);
+  await Promise.all([holder.close(), short.close()]);
+  expect(answers.map(({ status }) => status)).toEqual([201, 201, 201, 503, 201]);
 });
 
 test("a body is read as JSON whatever its content type says, and without one", async () => {

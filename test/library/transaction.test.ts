@@ -2,10 +2,10 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { createBlocks } from "../../src/library/blocks.ts";
 import { changeBook, deleteBook } from "../../src/library/books.ts";
-import { type Appended, type Unit, writeOnce } from "../../src/library/change.ts";
+import type { Appended } from "../../src/library/change.ts";
 import { createLibrary, deleteLibrary } from "../../src/library/libraries.ts";
-import { changeTag, createTag, createTopTag, deleteTag } from "../../src/library/tags.ts";
-import { cause, contradictions, countRows, inOneWrite, rejection, shelve } from "../support/library.ts";
+import { changeTag, createTags, deleteTag } from "../../src/library/tags.ts";
+import { cause, contradictions, countRows, createTag, inOneWrite, rejection, shelve } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 
 const { db, close } = (await testDatabase()).open();
@@ -50,17 +50,17 @@ describe("a write is one transaction", () => {
   const stations = ["search_index", "chronicle_events", "search_outbox_events_live", "chronicle_outbox_events_live"];
 
   test.each([["tags"], ...stations.map((s) => [s])])("a tag's write that fails at %s leaves nothing", async (table) => {
-    const tag = await inOneWrite(db, (unit) => createTag(unit, { name: `old ${table}` }));
-    const verbs: ((unit: Unit) => Promise<unknown>)[] = [
-      (unit) => createTag(unit, { name: `new ${table}` }),
-      (unit) => changeTag(unit, tag.id, { name: `renamed ${table}` }),
-      (unit) => deleteTag(unit, tag.id),
+    const tag = await createTag(db, { name: `old ${table}` });
+    const verbs: ((told: Appended[]) => Promise<unknown>)[] = [
+      (told) => createTag(db, { name: `new ${table}` }, told),
+      (told) => inOneWrite(db, (unit) => changeTag(unit, tag.id, { name: `renamed ${table}` }), told),
+      (told) => inOneWrite(db, (unit) => deleteTag(unit, tag.id), told),
     ];
     for (const verb of verbs) {
       const before = await snapshot();
       await breaking(table, async () => {
-        const told: unknown[] = [];
-        expect(await rejection(inOneWrite(db, verb, told as never))).toBeInstanceOf(Error);
+        const told: Appended[] = [];
+        expect(await rejection(verb(told))).toBeInstanceOf(Error);
         expect(told).toEqual([]);
       });
       expect(await snapshot()).toEqual(before);
@@ -112,37 +112,68 @@ describe("a write is one transaction", () => {
     ]);
   });
 
-  test("a write of one statement refuses to become two", async () => {
-    const told: Appended[] = [];
-    const twice = writeOnce(
-      db,
-      cause,
-      (appended) => told.push(appended),
-      async (statement) => {
-        await createTopTag(statement, { name: "first of two" });
-        await createTopTag(statement, { name: "second of two" });
+  test("of tags that are created together each is written for its own cause or refused, and only what was written is announced", async () => {
+    await createTag(db, { name: "there already" });
+    const names = ["together 1", "there already", "together 2", "together 1"];
+    const asked = names.map((name, i) => ({
+      fields: { name },
+      cause: {
+        ...cause,
+        actorId: i < 3 ? cause.actorId : crypto.randomUUID(),
+        correlationId: `caller ${i}`,
+        traceparent: `trace ${i}`,
       },
-    );
-    expect(await rejection(twice)).toBeInstanceOf(Error);
-    expect(told).toEqual([]);
+    }));
+    const told: Appended[] = [];
+    const became = await createTags(db, (appended) => told.push(appended), [...asked, ...asked.slice(0, 1)]);
+    const codes = became.map((tag) => (tag instanceof Error ? tag.code : tag.name));
+    expect(codes).toEqual(["together 1", "TAG_ALREADY_EXISTS", "together 2", "together 1", "TAG_ALREADY_EXISTS"]);
+    expect(told.flatMap((m) => [...m.values()])).toEqual([
+      { eventType: "tag_created", entityType: "tag", count: 3, chronicled: 3 },
+    ]);
+    const rows = await db.execute(sql`
+      select t.id, t.user_id, c.actor_id, c.correlation_id, s.title, o.traceparent as searched, x.traceparent as chronicled
+        from tags t
+        join search_index s on s.entity_id = t.id
+        join search_outbox_events o on o.entity_id = t.id
+        join chronicle_events c on c.entity_id = t.id
+        join chronicle_outbox_events x on x.entity_id = c.id
+       where t.name like 'together%' order by c.correlation_id`);
+    const written = [0, 2, 3].map((i) => {
+      const [one, tag] = [asked[i], became[i]];
+      if (one === undefined || tag === undefined || tag instanceof Error) throw new Error("not written");
+      const trace = { searched: `trace ${i}`, chronicled: `trace ${i}` };
+      const { actorId, correlationId } = one.cause;
+      return {
+        id: tag.id,
+        user_id: actorId,
+        actor_id: actorId,
+        correlation_id: correlationId,
+        title: tag.name,
+        ...trace,
+      };
+    });
+    expect([...rows] as unknown[]).toEqual(written);
   });
+});
 
-  test.each([["tags"], ...stations.map((s) => [s])])(
-    "a write of one statement that fails at %s leaves nothing",
-    async (table) => {
-      const before = await snapshot();
-      await breaking(table, async () => {
-        const once = writeOnce(
-          db,
-          cause,
-          () => expect.unreachable(),
-          (statement) => createTopTag(statement, { name: `once ${table}` }),
-        );
-        expect(await rejection(once)).toBeInstanceOf(Error);
-      });
-      expect(await snapshot()).toEqual(before);
-    },
+test("two crowds that want the same names in different orders wait for each other and come to an end", async () => {
+  // Each row takes its time, so that both have begun when either wants what the other has.
+  await db.execute(
+    sql`create function linger() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05); return new; end $$`,
   );
+  await db.execute(sql`create trigger linger before insert on tags for each row execute function linger()`);
+  const names = ["u", "v", "w", "x", "y", "z"].map((letter) => `wanted ${letter}`);
+  const wanting = (order: readonly string[]) =>
+    createTags(
+      db,
+      () => undefined,
+      order.map((name) => ({ cause, fields: { name } })),
+    );
+  const crowds = await Promise.all([wanting(names), wanting(names.toReversed())]);
+  await db.execute(sql`drop trigger linger on tags`);
+  const created = crowds.flat().flatMap((tag) => (tag instanceof Error ? [] : [tag.name]));
+  expect(created.toSorted()).toEqual(names);
 });
 
 test("rows, index, events and chronicle say the same after all of this", async () => {

@@ -6,8 +6,7 @@ import { changeBlock, createBlocks, deleteBlock, readBlock } from "../../src/lib
 import { changeBook, createBook, deleteBook, readBook } from "../../src/library/books.ts";
 import { changeBookshelf, createBookshelf, deleteBookshelf, readBookshelf } from "../../src/library/bookshelves.ts";
 import { changeLibrary, createLibrary, deleteLibrary, readLibrary } from "../../src/library/libraries.ts";
-import { createTag } from "../../src/library/tags.ts";
-import { cause, contradictions, inOneWrite, rejection, shelve } from "../support/library.ts";
+import { cause, contradictions, createTag, inOneWrite, rejection, shelve } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { until } from "../support/until.ts";
 
@@ -137,7 +136,7 @@ test("a book goes on a bookshelf of the library that is named with it", async ()
 test("of 100 tags of one name written at once exactly one is created", async () => {
   const outcomes = await Promise.all(
     Array.from({ length: 100 }, () =>
-      inOneWrite(db, (u) => createTag(u, { name: "the one" })).then(
+      createTag(db, { name: "the one" }).then(
         () => "created",
         (error: unknown) => (error instanceof WordloomError ? error.code : error),
       ),
@@ -269,7 +268,7 @@ test("a later transaction whose clock is older does not reopen the window", asyn
 });
 
 test("the outbox rows carry the trace of their cause, and the chronicle who did it", async () => {
-  const tag = await inOneWrite(db, (u) => createTag(u, { name: "traced" }));
+  const tag = await createTag(db, { name: "traced" });
   const rows = await db.execute(
     sql`select traceparent, tracestate from search_outbox_events where entity_id = ${tag.id}
         union all select o.traceparent, o.tracestate from chronicle_outbox_events o join chronicle_events c on c.id = o.entity_id where c.entity_id = ${tag.id}`,

@@ -177,9 +177,9 @@ test("what a claim took whose answer was lost is given back by the next claim, w
 test("a claim rewrites its rows where they are and leaves the indexes alone, also those of full rows", async () => {
   const single = database.open({ max: 1 });
   try {
-    const traced = sql`select 'block', gen_random_uuid(), 'upsert', n from generate_series(1, 3000) n`;
-    const trace = { traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01`, tracestate: null };
-    await single.db.execute(appending(queue, traced, trace));
+    const traceparent = `00-${"a".repeat(32)}-${"b".repeat(16)}-01`;
+    const traced = sql`select 'block', gen_random_uuid(), 'upsert', n, ${traceparent}, null from generate_series(1, 3000) n`;
+    await single.db.execute(appending(queue, traced));
     const counts = async () => {
       await single.db.execute(sql`select pg_stat_force_next_flush()`);
       const [row] = await single.db.execute<{ updated: number; hot: number }>(

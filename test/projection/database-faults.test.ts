@@ -9,11 +9,11 @@ import { type Database, openDatabase } from "../../src/db/client.ts";
 import { isContention, isUnavailable } from "../../src/db/failure.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
-import { createTag, deleteTag } from "../../src/library/tags.ts";
+import { deleteTag } from "../../src/library/tags.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type RunningProjection, startProjection } from "../../src/projection/start.ts";
-import { inOneWrite } from "../support/library.ts";
+import { createTag, inOneWrite } from "../support/library.ts";
 import { startProxy, type TcpProxy } from "../support/proxy.ts";
 import { enqueue, newEvents } from "../support/queue.ts";
 import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
@@ -99,7 +99,7 @@ async function underLoad(
       written += 1;
       const name = `tag ${n} ${written}`;
       try {
-        const tag = await inOneWrite(writers.db, (unit) => createTag(unit, { name, color: "#FFFFFF" }));
+        const tag = await createTag(writers.db, { name, color: "#FFFFFF" });
         if (written % 5 === 0) await inOneWrite(writers.db, (unit) => deleteTag(unit, tag.id));
         else acknowledged.push(tag.id);
         wakeUps.announce();

@@ -1,10 +1,9 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { readConfig } from "../../src/config.ts";
-import { createTag } from "../../src/library/tags.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { startProjection } from "../../src/projection/start.ts";
-import { inOneWrite } from "../support/library.ts";
+import { createTag } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
 import { until } from "../support/until.ts";
@@ -29,7 +28,7 @@ test("a worker for which no connection is free in time counts db_unavailable, li
     await release.promise;
   });
   await held.promise;
-  await inOneWrite(direct.db, (unit) => createTag(unit, { name: "waits" }));
+  await createTag(direct.db, { name: "waits" });
   const sinks = quietSinks();
   const stop = new AbortController();
   const wakeUps = openWakeUps(direct);

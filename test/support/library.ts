@@ -5,6 +5,7 @@ import { createBook } from "../../src/library/books.ts";
 import { createBookshelf } from "../../src/library/bookshelves.ts";
 import { type Appended, type Cause, type Unit, write } from "../../src/library/change.ts";
 import { createLibrary } from "../../src/library/libraries.ts";
+import { createTags, type NewTag, type Tag } from "../../src/library/tags.ts";
 
 export const cause: Cause = {
   actorId: "550e8400-e29b-41d4-a716-446655440000",
@@ -17,6 +18,13 @@ export const cause: Cause = {
 /** One write, as the tests' user; `appended` collects what was announced. */
 export function inOneWrite<T>(db: Db, work: (unit: Unit) => Promise<T>, appended: Appended[] = []): Promise<T> {
   return write(db, cause, (told) => appended.push(told), work);
+}
+
+/** One tag at the top, as the tests' user; `appended` collects what was announced. Throws what it is refused with. */
+export async function createTag(db: Db, fields: NewTag["fields"], appended: Appended[] = []): Promise<Tag> {
+  const [tag] = await createTags(db, (told) => appended.push(told), [{ cause, fields }]);
+  if (tag === undefined || tag instanceof Error) throw tag ?? new Error("nothing became of a tag");
+  return tag;
 }
 
 /** What `work` is rejected with; throws when it is not. */

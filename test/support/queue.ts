@@ -49,8 +49,8 @@ export const newEvents = (count: number, over: Partial<NewEvent> = {}): NewEvent
 /** Appends events, in their order. */
 export async function enqueue(db: Db | Tx, queue: Queue, events: readonly NewEvent[]): Promise<void> {
   const rows = JSON.stringify(events.map((e) => [e.entityType, e.entityId, e.op, e.eventVersion.toString()]));
-  const select = sql`select e->>0, (e->>1)::uuid, e->>2, (e->>3)::bigint from jsonb_array_elements(${rows}::jsonb) with ordinality as r(e, n) order by n`;
-  await db.execute(appending(queue, select, { traceparent: null, tracestate: null }));
+  const select = sql`select e->>0, (e->>1)::uuid, e->>2, (e->>3)::bigint, null, null from jsonb_array_elements(${rows}::jsonb) with ordinality as r(e, n) order by n`;
+  await db.execute(appending(queue, select));
 }
 
 /** What the lease of each row and the lane of each row must be, as the ids of those that are not: all that is processing is found through outbox_leases, nothing that failed is ever due. */

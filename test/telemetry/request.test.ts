@@ -52,9 +52,48 @@ const names = (spans: readonly ReadableSpan[]) => spans.map(({ name }) => name);
 const recorded =
   "INSERT search_index INSERT chronicle_events INSERT search_outbox_events_live INSERT chronicle_outbox_events_live";
 
+const tagWritten = `INSERT tags ${recorded}`;
+
 test("a write of one statement is one span below its server span", async () => {
   const { status, below } = await traced("POST", "/api/v1/tags", { name: "at once" });
-  expect([status, ...names(below)]).toEqual([201, `${recorded} INSERT tags`]);
+  expect([status, ...names(below)]).toEqual([201, tagWritten]);
+});
+
+test("writes that share a statement have it in the trace of each, below its own server span", async () => {
+  const crowd = Array.from({ length: 20 }, (_, i) => (i + 1).toString(16).padStart(32, "0"));
+  let statements = 0;
+  const counted = testbed.open({
+    onStatement: (text) => {
+      const ended = told?.(text);
+      if (ended) statements += 1;
+      return ended;
+    },
+  });
+  const told = statementSignals(tracing, testbed.address);
+  const sharing = openApi(counted.db, { tracing });
+  const answers = await Promise.all(
+    crowd.map((traceId, i) =>
+      sharing.send(
+        "POST",
+        "/api/v1/tags",
+        { name: `crowd ${i}` },
+        { traceparent: `00-${traceId}-b7ad6b7169203331-01` },
+      ),
+    ),
+  );
+  expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(201));
+  await until("all spans are out", () => memory.spans.length === 40);
+  for (const traceId of crowd) {
+    const own = memory.spans.filter((span) => span.spanContext().traceId === traceId);
+    const server = own.find(isServer);
+    const statement = own.find((span) => span !== server);
+    expect([own.length, statement?.name]).toEqual([2, tagWritten]);
+    expect(statement?.parentSpanContext?.spanId).toBe(server?.spanContext().spanId);
+  }
+  const sent = await counted.db.execute(sql`select distinct xmin::text from tags where name like 'crowd %'`);
+  expect(statements).toBe(20);
+  expect(sent.length).toBeLessThan(20);
+  await counted.close();
 });
 
 test("a write is one server span with BEGIN, each statement and COMMIT below it, in the caller's trace", async () => {
@@ -197,7 +236,7 @@ test("a connection that is lost is an ERROR span with the driver's code, which i
   await Promise.all([killer.close(), other.close()]);
   expect([status, server?.attributes["error.type"]]).toEqual([503, "DATABASE_UNAVAILABLE"]);
   const lost = below.filter(({ status: { code } }) => code === SpanStatusCode.ERROR);
-  expect(lost.map(({ name }) => name)).toContain(`${recorded} INSERT tags`);
+  expect(lost.map(({ name }) => name)).toContain(tagWritten);
   for (const span of lost) expect(span.attributes["error.type"]).toMatch(/^(57P01|CONNECTION_CLOSED)$/);
   for (const { attributes } of lost)
     expect([undefined, "57P01"]).toContain(attributes["db.response.status_code"] as string);

@@ -4,7 +4,7 @@ import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
-import { queues, untraced } from "../../outbox/event.ts";
+import { queues } from "../../outbox/event.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
@@ -149,10 +149,10 @@ const announceTakeOver = async (db: Db, since: string) =>
  */
 async function completeTakeOver(db: Db | Tx, since: string, refused: readonly string[]): Promise<number> {
   const again = sql`
-    select ${rowEvent} from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
+    select ${rowEvent}, null, null from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
   const rows = await db.execute(sql`
     with complete as (update projection_status set take_over_since = null, updated_at = now() where ${own})
-    ${appending(queues.search, again, untraced)} returning 1`);
+    ${appending(queues.search, again)} returning 1`);
   return rows.length;
 }
 

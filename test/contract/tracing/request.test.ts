@@ -55,7 +55,7 @@ test("a write is ONE trace: the caller's, with the server span, its statements b
     span.references.find(({ refType, traceID }) => refType === "CHILD_OF" && traceID === traceId)?.spanID;
   const below = spans.filter((span) => parentOf(span) === server?.spanID);
   expect(below.map(({ operationName }) => operationName).toSorted()).toEqual([
-    "INSERT search_index INSERT chronicle_events INSERT search_outbox_events_live INSERT chronicle_outbox_events_live INSERT tags",
+    "INSERT tags INSERT search_index INSERT chronicle_events INSERT search_outbox_events_live INSERT chronicle_outbox_events_live",
     "outbox.process",
     "outbox.process",
   ]);
