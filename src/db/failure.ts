@@ -1,3 +1,4 @@
+import postgres from "postgres";
 import { causeCodeOf, codeOf } from "../errors.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 
@@ -31,6 +32,13 @@ export function isUnavailable(error: unknown): boolean {
       "POOL_TIMEOUT",
     ].includes(code)
   );
+}
+
+/** Postgres has refused the statement, and is there to say so: nothing of it stands. What the driver or the network says leaves open whether a statement has committed. */
+export function isRolledBack(error: unknown): boolean {
+  if (isUnavailable(error)) return false;
+  for (let e: unknown = error; e instanceof Error; e = e.cause) if (e instanceof postgres.PostgresError) return true;
+  return false;
 }
 
 /** Which unique constraint a write ran into, if it did (unique_violation). */

@@ -11,6 +11,10 @@ export type Turns = {
   readonly pending: () => number;
 };
 
+/** Why work has not begun: isUnavailable. */
+export const noConnection = (waitedMs: number): Error =>
+  Object.assign(new Error(`no connection of the pool was free for ${waitedMs} ms`), { code: "POOL_TIMEOUT" });
+
 /**
  * Lets `max` through at once. The driver would keep the others in a line of its own, without a deadline, or send them behind a stranger's statement that takes its time.
  */
@@ -27,9 +31,7 @@ export function openTurns(max: number, timeoutMs: number): Turns {
       };
       const timer = setTimeout(() => {
         line.delete(go);
-        reject(
-          Object.assign(new Error(`no connection of the pool was free for ${timeoutMs} ms`), { code: "POOL_TIMEOUT" }),
-        );
+        reject(noConnection(timeoutMs));
       }, timeoutMs);
       line.add(go);
     });

@@ -1,7 +1,7 @@
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
 import { gather } from "../db/gather.ts";
-import { type Appended, type Cause, type Committed, type Unit, write } from "../library/change.ts";
+import { type Appended, type Asked, type Cause, type Committed, type Unit, write } from "../library/change.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { ApiSignals, RequestSignals } from "../telemetry/signals.ts";
 import { readJson } from "./body.ts";
@@ -13,7 +13,11 @@ export type Desk = {
   readonly wakeUps: WakeUps;
   readonly config: Pick<
     Config,
-    "API_MAX_BODY_BYTES" | "DEV_USER_ID" | "ENABLE_SEARCH_PROJECTION" | "CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS"
+    | "API_MAX_BODY_BYTES"
+    | "CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS"
+    | "DATABASE_POOL_TIMEOUT_MS"
+    | "DEV_USER_ID"
+    | "ENABLE_SEARCH_PROJECTION"
   >;
   /** The signals of a request that is being answered. */
   readonly signalsOf: (request: Request) => RequestSignals;
@@ -23,18 +27,25 @@ export type Desk = {
 export const writeFor = <T>(desk: Desk, request: Request, work: (unit: Unit) => Promise<T>): Promise<T> =>
   write(desk.db, causeOf(desk, request), committed(desk), work);
 
-/** A write of the same kind as others that wait: together they are one statement. */
-type Gathered<Fields> = { readonly cause: Cause; readonly fields: Fields };
-
-/** Larger ones gain nothing more; two at once, so that one which has to wait for somebody's lock does not hold up all. */
-const gathering = { most: 100, atOnce: 2 };
+/** Larger crowds gain nothing more; with one at a time, and with more than two, writes wait longer (measured at 1,000 a second). */
+const crowd = { most: 100, atOnce: 2 };
 
 /** As `writeFor`, for a verb that writes for several callers at once: requests that come while others are written are written together. */
 export function writeTogetherFor<Fields, T>(
   desk: Desk,
-  work: (db: Db, committed: Committed, asked: readonly Gathered<Fields>[]) => Promise<readonly (T | Error)[]>,
+  verb: string,
+  work: (
+    db: Db,
+    committed: Committed,
+    asked: readonly Asked<Fields>[],
+    patient: boolean,
+  ) => Promise<readonly (T | Error)[]>,
 ): (request: Request, fields: Fields) => Promise<T> {
-  const ask = gather<Gathered<Fields>, T>((asked) => work(desk.db, committed(desk), asked), gathering);
+  const { ask, waiting } = gather<Asked<Fields>, T>(
+    (asked, patient) => work(desk.db, committed(desk), asked, patient),
+    { ...crowd, timeoutMs: desk.config.DATABASE_POOL_TIMEOUT_MS },
+  );
+  desk.signals.waitingAhead(verb, waiting);
   return (request, fields) => ask({ cause: causeOf(desk, request), fields });
 }
 

@@ -31,7 +31,7 @@ const shown = (tag: Tag) => ({
 
 export function tagRoutes(app: Elysia, desk: Desk): void {
   const parse = jsonBody(desk);
-  const create = writeTogetherFor<NewTag["fields"], Tag>(desk, createTags);
+  const create = writeTogetherFor<NewTag, Tag>(desk, "create tag", createTags);
   app
     .post(path, async ({ body, request }) => created(path, shown(await create(request, body))), {
       parse,

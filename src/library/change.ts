@@ -12,6 +12,9 @@ export type Cause = TraceContext & {
   readonly correlationId: string | null;
 };
 
+/** What one of several callers asks for. */
+export type Asked<Fields> = { readonly cause: Cause; readonly fields: Fields };
+
 /** What one write did to one entity, as search and the chronicle see it. */
 export type Change = {
   readonly entityType: EntityType;
@@ -160,7 +163,7 @@ export async function write<T>(
 
 /**
  * Creates entities for several callers in one statement, which is its own transaction: `own` inserts the verb's rows, those that it can, and returns the id of each; what is
- * recorded are the `changes` of these, at most 2,000. A round trip in place of three, and for one entity half the work for Postgres. Returns what `own` returns.
+ * recorded are the `changes` of these. A round trip in place of three, and for one entity half the work for Postgres. Returns what `own` returns.
  */
 export async function create<R extends { readonly id: string }>(
   db: Db,

@@ -2,7 +2,7 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
-import { type Cause, type Change, type Committed, create, type Unit } from "./change.ts";
+import { type Asked, type Change, type Committed, create, type Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
 import { undeletable, unlessTaken } from "./refusal.ts";
 
@@ -36,8 +36,6 @@ const changed = (tag: Searched, eventType: EventType, payload: Change["payload"]
   payload,
 });
 
-const taken = <T>(work: Promise<T>) => unlessTaken("uq_tags_user_name", "TAG_ALREADY_EXISTS", work);
-
 /**
  * Whatever reads or writes the shape of a user's tag tree goes one at a time: depth and cycles are properties of many rows, which row locks
  * alone cannot hold. Held until the transaction ends. Sent as a statement of its own, so that the next one sees what was committed meanwhile.
@@ -55,14 +53,21 @@ async function levelBelow(unit: Unit, parentTagId: string): Promise<number> {
   return parent.level + 1;
 }
 
-/** A tag to be created at the top, and on whose behalf. */
-export type NewTag = { readonly cause: Cause; readonly fields: Omit<TagFields, "parentTagId"> };
+/** A tag to be created at the top. */
+export type NewTag = Omit<TagFields, "parentTagId">;
 
-/** Creates tags at the top, for several callers in one statement. Returns what became of each, in their order: TAG_ALREADY_EXISTS also for the second of two that are asked for here. */
+/** How long the first attempt of several waits for a name that another transaction is taking. */
+const impatienceMs = 50;
+
+/**
+ * Creates tags at the top, for several callers in one statement. Returns what became of each, in their order: TAG_ALREADY_EXISTS also for the second of two that are asked for
+ * here. Throws what the driver throws, with nothing created; soon where a name is locked and it is not to be `patient`.
+ */
 export async function createTags(
   db: Db,
   committed: Committed,
-  asked: readonly NewTag[],
+  asked: readonly Asked<NewTag>[],
+  patient: boolean,
 ): Promise<readonly (Tag | WordloomError)[]> {
   const made = asked.map(({ cause, fields }) => ({
     cause,
@@ -83,13 +88,15 @@ export async function createTags(
   const rows = JSON.stringify(
     made.map(({ tag }) => [tag.id, tag.userId, tag.name, tag.color, tag.iconEmoji, tag.description]),
   );
-  // By name: of two statements that want the same ones, one waits for the other and never each for the other. Among equal names the first that was asked for.
+  // By name: of two crowds that want the same ones, one waits for the other and never each for the other. Among equal names the first that was asked for.
   const created = await create<{ readonly id: string; readonly created_at: string; readonly updated_at: string }>(
     db,
     committed,
     made.map(({ cause, tag }) => ({ ...changed(tag, "tag_created", {}), cause })),
     sql`insert into tags (id, user_id, name, color, icon_emoji, description, level, usage_count, version)
-        select (t->>0)::uuid, (t->>1)::uuid, t->>2, t->>3, t->>4, t->>5, 0, 0, 1 from jsonb_array_elements(${rows}::jsonb) with ordinality as r(t, n) order by t->>1, t->>2, n
+        select (t->>0)::uuid, (t->>1)::uuid, t->>2, t->>3, t->>4, t->>5, 0, 0, 1
+          from (select set_config('lock_timeout', ${patient ? "0" : String(impatienceMs)}, true)) locks, jsonb_array_elements(${rows}::jsonb) with ordinality as r(t, n)
+         order by t->>1, t->>2, n
             on conflict (user_id, name) where deleted_at is null do nothing
         returning id, created_at, updated_at`,
   );
@@ -151,7 +158,9 @@ export async function changeTag(unit: Unit, id: string, patch: Partial<TagFields
     await lockHierarchy(unit.tx, unit.cause.actorId);
     moved = await movement(unit, id, parentTagId);
   }
-  const [tag] = await taken(
+  const [tag] = await unlessTaken(
+    "uq_tags_user_name",
+    "TAG_ALREADY_EXISTS",
     unit.tx
       .update(tags)
       .set({

@@ -44,7 +44,7 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "both",
     labels: ["pool"],
-    help: "Statements and transactions that wait for a free connection.",
+    help: "Statements and transactions that wait for a free connection; or, where `pool` is the name of a verb, requests that wait to be written together.",
   },
   outbox_processed_total: {
     kind: "counter",

@@ -89,6 +89,8 @@ export type ApiSignals = {
   readonly request: (request: Request) => RequestSignals;
   /** Runs one search in the index, as a client span below the request's. Throws what `search` throws. */
   readonly searched: <T>(index: string, search: () => Promise<T>) => Promise<T>;
+  /** Shows how many requests wait to be written together with others; `read` is asked at each scrape. */
+  readonly waitingAhead: (verb: string, read: () => number) => void;
   /** After the commit. */
   readonly appended: (appended: Appended) => void;
   /** Something unforeseen went wrong in a request. */
@@ -204,6 +206,7 @@ export function apiSignals(
         span.end();
       }
     },
+    waitingAhead: (verb, read) => metrics.read("db_client_connection_pending_requests", { pool: verb }, read),
     appended: (appended) => {
       for (const { eventType, entityType, count, chronicled } of appended.values())
         produced(eventType, entityType, count, chronicled);

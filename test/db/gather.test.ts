@@ -1,7 +1,9 @@
 import { expect, test } from "bun:test";
 import { AsyncLocalStorage } from "node:async_hooks";
 import fc from "fast-check";
+import postgres from "postgres";
 import { asEachCaller } from "../../src/db/callers.ts";
+import { databaseErrorCode } from "../../src/db/failure.ts";
 import { gather } from "../../src/db/gather.ts";
 import { rejection } from "../support/library.ts";
 
@@ -21,13 +23,17 @@ function held() {
   return { given, work, release, fail };
 }
 
+const timeoutMs = 20_000;
+
 /** Lets everything go on that waits for nothing but its turn. */
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 const failed = (code: string) => Object.assign(new Error("no"), { code });
+/** As the driver throws what the server says. */
+const refused = (code: string) => Object.assign(new postgres.PostgresError("no"), { severity: "ERROR", code });
 
 test("what comes alone goes at once, and what comes meanwhile goes together, in its order", async () => {
   const { given, work, release } = held();
-  const ask = gather(work, { most: 3, atOnce: 1 });
+  const { ask } = gather(work, { most: 3, atOnce: 1, timeoutMs });
   const answers = [1, 2, 3, 4, 5].map(ask);
   expect(given).toEqual([[1]]);
   release(0);
@@ -42,7 +48,7 @@ test("what comes alone goes at once, and what comes meanwhile goes together, in 
 
 test("as many are under way as may be, so that one which waits does not hold up the rest", async () => {
   const { given, work, release } = held();
-  const ask = gather(work, { most: 10, atOnce: 2 });
+  const { ask } = gather(work, { most: 10, atOnce: 2, timeoutMs });
   const [waits, ...rest] = [1, 2, 3, 4].map(ask);
   expect(given).toEqual([[1], [2]]);
   release(1);
@@ -56,7 +62,7 @@ test("as many are under way as may be, so that one which waits does not hold up 
 
 test("an item that is refused is refused alone", async () => {
   const { work, release } = held();
-  const ask = gather(work, { most: 10, atOnce: 1 });
+  const { ask } = gather(work, { most: 10, atOnce: 1, timeoutMs });
   const answers = [0, 1, -2, 3].map(ask);
   const refusal = rejection(answers[2] ?? Promise.resolve());
   release(0);
@@ -66,57 +72,98 @@ test("an item that is refused is refused alone", async () => {
   expect(await refusal).toMatchObject({ message: "refused -2" });
 });
 
-test("an item that makes the work throw fails alone: each of its neighbours is done again by itself", async () => {
-  const given: number[][] = [];
-  const work = async (items: readonly number[]) => {
-    given.push([...items]);
-    await settled();
-    if (items.includes(3)) throw failed("22P05");
-    return items;
-  };
-  const ask = gather(work, { most: 10, atOnce: 1 });
-  const answers = await Promise.allSettled([1, 2, 3, 4].map(ask));
-  expect(answers.map((a) => (a.status === "fulfilled" ? a.value : "failed"))).toEqual([1, 2, "failed", 4]);
-  expect(given).toEqual([[1], [2, 3, 4], [2], [3], [4]]);
-});
-
-test.each([["CONNECTION_CLOSED"], ["57P01"], ["POOL_TIMEOUT"]])(
-  "what fails because the database is away (%s) fails for all of them, and nothing is done again",
+test.each([["22P05"], ["55P03"], ["40P01"]])(
+  "an item for which Postgres refuses all (%s) fails alone: each is done again by itself, patiently, and the line does not wait for that",
   async (code) => {
-    const { given, work, release, fail } = held();
-    const ask = gather(work, { most: 10, atOnce: 1 });
-    const answers = Promise.allSettled([1, 2, 3].map(ask));
-    release(0);
-    await settled();
-    fail(1, failed(code));
-    expect((await answers).map((a) => (a.status === "rejected" ? (a.reason as unknown) : a.value))).toEqual([
-      10,
-      expect.objectContaining({ code }),
-      expect.objectContaining({ code }),
+    const given: [readonly number[], boolean][] = [];
+    const last = Promise.withResolvers<void>();
+    const work = async (items: readonly number[], patient: boolean) => {
+      given.push([items, patient]);
+      await settled();
+      if (items.includes(3) && patient) await last.promise;
+      if (items.includes(3)) throw refused(code);
+      return items;
+    };
+    const { ask } = gather(work, { most: 10, atOnce: 1, timeoutMs });
+    const [one, two, three, four] = [1, 2, 3, 4].map(ask);
+    expect(await Promise.all([one, two, four])).toEqual([1, 2, 4]);
+    expect(await ask(5)).toBe(5);
+    const refusal = rejection(three ?? Promise.resolve());
+    last.resolve();
+    expect(databaseErrorCode(await refusal)).toBe(code);
+    expect(given).toEqual([
+      [[1], false],
+      [[2, 3, 4], false],
+      [[2], true],
+      [[3], true],
+      [[4], true],
+      [[5], false],
     ]);
-    expect(given).toEqual([[1], [2, 3]]);
-    const later = ask(4);
-    release(2);
-    expect(await later).toBe(40);
   },
 );
 
+test.each([
+  ["CONNECTION_CLOSED", failed("CONNECTION_CLOSED")],
+  ["ENETUNREACH", failed("ENETUNREACH")],
+  ["an error of ours", new Error("after the commit")],
+  ["57P01", refused("57P01")],
+])("a failure that leaves open what was written (%s) is told to all, and nothing is done again", async (_, error) => {
+  const { given, work, release, fail } = held();
+  const { ask } = gather(work, { most: 10, atOnce: 1, timeoutMs });
+  const answers = Promise.allSettled([1, 2, 3].map(ask));
+  release(0);
+  await settled();
+  fail(1, error);
+  expect((await answers).map((a) => (a.status === "rejected" ? (a.reason as unknown) : a.value))).toEqual([
+    10,
+    error,
+    error,
+  ]);
+  expect(given).toEqual([[1], [2, 3]]);
+  const later = ask(4);
+  release(2);
+  expect(await later).toBe(40);
+});
+
+test("what waits for too long fails as unavailable and is not done; what comes later is", async () => {
+  const { given, work, release } = held();
+  const { ask, waiting } = gather(work, { most: 10, atOnce: 1, timeoutMs: 20 });
+  const first = ask(1);
+  const late = [2, 3].map((n) => rejection(ask(n)));
+  expect(waiting()).toBe(2);
+  expect((await Promise.all(late)).map(databaseErrorCode)).toEqual(["POOL_TIMEOUT", "POOL_TIMEOUT"]);
+  expect(waiting()).toBe(0);
+  const next = ask(4);
+  release(0);
+  expect(await first).toBe(10);
+  await settled();
+  release(1);
+  expect([await next, given]).toEqual([40, [[1], [4]]]);
+});
+
 test("work that forgets an item fails it instead of leaving its caller to wait", async () => {
-  const ask = gather((items: readonly number[]) => Promise.resolve(items.slice(1)), { most: 10, atOnce: 1 });
+  const { ask } = gather((items: readonly number[]) => Promise.resolve(items.slice(1)), {
+    most: 10,
+    atOnce: 1,
+    timeoutMs,
+  });
   expect(await rejection(ask(1))).toBeInstanceOf(Error);
 });
 
-test("each caller is asked in its own context, and nobody else", async () => {
+test("each caller is asked in its own context, and the work runs in that of nobody", async () => {
   const who = new AsyncLocalStorage<string>();
   const asked: (string | undefined)[][] = [];
   const work = async (items: readonly number[]) => {
-    asked.push(asEachCaller(() => who.getStore()));
+    asked.push([who.getStore(), ...asEachCaller(() => who.getStore())]);
     await settled();
     return items;
   };
-  const ask = gather(work, { most: 10, atOnce: 1 });
+  const { ask } = gather(work, { most: 10, atOnce: 1, timeoutMs });
   await Promise.all(["a", "b", "c"].map((name, i) => who.run(name, () => ask(i))));
-  expect(asked).toEqual([["a"], ["b", "c"]]);
+  expect(asked).toEqual([
+    [undefined, "a"],
+    [undefined, "b", "c"],
+  ]);
   expect(who.run("d", () => asEachCaller(() => who.getStore()))).toEqual(["d"]);
 });
 
@@ -140,11 +187,11 @@ test("whatever comes when, each caller has the answer to its own question, once"
           expect(together.length).toBeLessThanOrEqual(most);
           for (let i = 0; i < together.length % 3; i += 1) await settled();
           if (!again) underWay -= 1;
-          if (together.some((i) => items[i]?.n === 13)) throw failed("23514");
+          if (together.some((i) => items[i]?.n === 13)) throw refused("23514");
           done.push(...together);
           return together.map((i) => (items[i]?.n === 7 ? new Error("refused") : items[i]?.n));
         };
-        const ask = gather<number, number | undefined>(work, { most, atOnce });
+        const { ask } = gather<number, number | undefined>(work, { most, atOnce, timeoutMs });
         const answers = await Promise.allSettled(
           items.map(async ({ wait }, i) => {
             for (let turn = 0; turn < wait; turn += 1) await settled();

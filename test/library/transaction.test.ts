@@ -125,7 +125,7 @@ describe("a write is one transaction", () => {
       },
     }));
     const told: Appended[] = [];
-    const became = await createTags(db, (appended) => told.push(appended), [...asked, ...asked.slice(0, 1)]);
+    const became = await createTags(db, (appended) => told.push(appended), [...asked, ...asked.slice(0, 1)], true);
     const codes = became.map((tag) => (tag instanceof Error ? tag.code : tag.name));
     expect(codes).toEqual(["together 1", "TAG_ALREADY_EXISTS", "together 2", "together 1", "TAG_ALREADY_EXISTS"]);
     expect(told.flatMap((m) => [...m.values()])).toEqual([
@@ -169,6 +169,7 @@ test("two crowds that want the same names in different orders wait for each othe
       db,
       () => undefined,
       order.map((name) => ({ cause, fields: { name } })),
+      true,
     );
   const crowds = await Promise.all([wanting(names), wanting(names.toReversed())]);
   await db.execute(sql`drop trigger linger on tags`);

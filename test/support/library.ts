@@ -21,8 +21,8 @@ export function inOneWrite<T>(db: Db, work: (unit: Unit) => Promise<T>, appended
 }
 
 /** One tag at the top, as the tests' user; `appended` collects what was announced. Throws what it is refused with. */
-export async function createTag(db: Db, fields: NewTag["fields"], appended: Appended[] = []): Promise<Tag> {
-  const [tag] = await createTags(db, (told) => appended.push(told), [{ cause, fields }]);
+export async function createTag(db: Db, fields: NewTag, appended: Appended[] = []): Promise<Tag> {
+  const [tag] = await createTags(db, (told) => appended.push(told), [{ cause, fields }], true);
   if (tag === undefined || tag instanceof Error) throw tag ?? new Error("nothing became of a tag");
   return tag;
 }
