@@ -16,7 +16,7 @@ export async function serve(env: Env, flags: { host?: string; port?: number }, s
   const sinks = openSinks(config, "api", openMetrics("api"), resources);
   const store = await openStore(settings, "required", "wordloom-api", resources, sinks);
   const client = await reachElasticsearch(settings, resources);
-  tellStart(sinks, config);
+  await tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   const api = openApi(store, client, wakeUps, sinks);

@@ -58,7 +58,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();
 
-  tellStart(sinks, config);
+  await tellStart(sinks, config);
   await tellMissingDocuments(prepared, store, sinks);
   const api = openApi(store, client, wakeUps, sinks);
   const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];

@@ -29,7 +29,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const client = await reachElasticsearch(settings, resources);
   const prepared = await prepareIndex(client, settings);
   const sinks = openSinks(config, flags.projection ?? "search", metrics, resources);
-  tellStart(sinks, config);
+  await tellStart(sinks, config);
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();

@@ -4,7 +4,10 @@ import type { Op, Queue, TraceContext } from "./event.ts";
 
 export type Reclaimed = TraceContext & {
   readonly id: bigint;
+  readonly entityType: string;
+  readonly entityId: string;
   readonly op: Op;
+  readonly attempts: number;
   /** Who held it. */
   readonly from: string | null;
   readonly claimBatchId: string | null;
@@ -16,7 +19,10 @@ export type Reclaimed = TraceContext & {
 
 type Row = {
   id: string;
+  entity_type: string;
+  entity_id: string;
   op: Op;
+  attempts: number;
   held_by: string | null;
   held_batch: string | null;
   last_reclaimed_reason: Reclaimed["why"];
@@ -69,12 +75,15 @@ export async function reclaim(
        where o.claim_batch_id in (select h.claim_batch_id from held h
                                    where not exists (select from ${live} e where e.id = any(h.ids) and e.status = 'processing' and e.claim_batch_id = h.claim_batch_id))
     )
-    select t.id::text, t.op, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
+    select t.id::text, t.entity_type, t.entity_id, t.op, t.attempts, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
       from taken t join lapsed l on l.id = t.id
      order by t.id`);
   return rows.map((row) => ({
     id: BigInt(row.id),
+    entityType: row.entity_type,
+    entityId: row.entity_id,
     op: row.op,
+    attempts: row.attempts,
     from: row.held_by,
     claimBatchId: row.held_batch,
     why: row.last_reclaimed_reason,

@@ -2,6 +2,7 @@ import type { Config } from "../config.ts";
 import { CommandError } from "../errors.ts";
 import type { Op } from "../outbox/event.ts";
 import type { ItemResult } from "../search/bulk.ts";
+import { experiments } from "../telemetry/keys.ts";
 
 /** The failures that the labs inject from inside, as switched on by OUTBOX_EXPERIMENT_*. Everything here is off by default. */
 export type BulkExperiment = {
@@ -11,7 +12,9 @@ export type BulkExperiment = {
   ) => readonly ({ readonly result: ItemResult; readonly attributes: Attributes } | null)[];
   /** May rewrite what the engine answered. */
   readonly answered: (results: ItemResult[]) => ItemResult[];
-  /** Put on every span while an experiment is on; null while none is. */
+  /** What is said of an item that `answered` has rewritten; null for any other result. */
+  readonly rewritten: (result: ItemResult) => Attributes | null;
+  /** On every span while an experiment is on; null while none is. */
   readonly attributes: Attributes | null;
   /** What start-up says aloud. */
   readonly announcements: readonly { readonly message: string; readonly fields: Attributes }[];
@@ -71,7 +74,7 @@ export function bulkExperiment(config: Config): BulkExperiment {
   const hits = (op: Op) => ops === "all" || ops.split(",").includes(op);
   const roll = dice(config.OUTBOX_EXPERIMENT_ES_429_SEED);
   const effective = mode === "every_n" ? 1 / everyN : ratio;
-  const p = "wordloom.labs.es_429";
+  const p = experiments.es429;
   const attributes429: Attributes =
     mode === null
       ? {}
@@ -87,9 +90,15 @@ export function bulkExperiment(config: Config): BulkExperiment {
   let counter = 0;
   const attributes = {
     ...attributes429,
-    ...(partial
-      ? { "wordloom.labs.es_bulk_partial.injected": true, "wordloom.labs.es_bulk_partial.status": status }
-      : {}),
+    ...(partial ? { [`${experiments.bulkPartial}.status`]: status } : {}),
+  };
+  const injectedPartial: ItemResult = {
+    kind: "answered",
+    status,
+    errorType: "injected",
+    detail: "Injected partial failure (fault injection)",
+    storedVersion: null,
+    failedShards: 0,
   };
   return {
     refuse: (asked) =>
@@ -102,16 +111,8 @@ export function bulkExperiment(config: Config): BulkExperiment {
           : null;
       }),
     answered: (results) =>
-      partial && results.length > 1 && results[0]?.kind === "answered"
-        ? results.with(0, {
-            kind: "answered",
-            status,
-            errorType: "injected",
-            detail: "Injected partial failure (fault injection)",
-            storedVersion: null,
-            failedShards: 0,
-          })
-        : results,
+      partial && results.length > 1 && results[0]?.kind === "answered" ? results.with(0, injectedPartial) : results,
+    rewritten: (result) => (result === injectedPartial ? { [`${experiments.bulkPartial}.injected`]: true } : null),
     attributes: Object.keys(attributes).length === 0 ? null : attributes,
     announcements: [
       ...(mode === null
@@ -127,4 +128,20 @@ export function bulkExperiment(config: Config): BulkExperiment {
         : []),
     ],
   };
+}
+
+/** What start-up says aloud of OUTBOX_FAULT_INJECT_*. */
+export function faultAnnouncements({
+  OUTBOX_FAULT_INJECT_KIND: kind,
+  OUTBOX_FAULT_INJECT_ENTITY_ID: entityId,
+}: Config): BulkExperiment["announcements"] {
+  if (kind === undefined) return [];
+  if (entityId === undefined)
+    return [
+      {
+        message: `Fault injection without effect: set OUTBOX_FAULT_INJECT_ENTITY_ID for kind=${kind}`,
+        fields: { kind },
+      },
+    ];
+  return [{ message: `Fault injection enabled: kind=${kind}`, fields: { kind } }];
 }

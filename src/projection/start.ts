@@ -6,7 +6,7 @@ import type { WakeUps } from "../outbox/wake.ts";
 import type { Sinks } from "../telemetry/signals.ts";
 import { workerSignals } from "../telemetry/worker-signals.ts";
 import { chronicleProjection } from "./chronicle/project.ts";
-import { bulkExperiment } from "./experiment.ts";
+import { type BulkExperiment, bulkExperiment, faultAnnouncements } from "./experiment.ts";
 import { type Health, watchHealth } from "./health.ts";
 import type { Projection } from "./projection.ts";
 import { searchProjection } from "./search/project.ts";
@@ -35,7 +35,7 @@ export type RunningProjection = {
 function createProjection(
   kind: "search" | "chronicle",
   { config, db, client, index }: ProjectionHost,
-): { projection: Projection; announcements: ReturnType<typeof bulkExperiment>["announcements"] } {
+): { projection: Projection } & Pick<BulkExperiment, "announcements" | "attributes"> {
   const backoff = {
     baseMs: config.OUTBOX_BASE_BACKOFF_SECONDS * 1000,
     maxMs: config.OUTBOX_MAX_BACKOFF_SECONDS * 1000,
@@ -49,11 +49,7 @@ function createProjection(
       backoff,
       fault: fault === undefined || entityId === undefined ? null : { kind: fault, entityId },
     });
-    return {
-      projection,
-      announcements:
-        fault === undefined ? [] : [{ message: `Fault injection enabled: kind=${fault}`, fields: { kind: fault } }],
-    };
+    return { projection, announcements: faultAnnouncements(config), attributes: null };
   }
   const experiment = bulkExperiment(config);
   const projection = searchProjection(db, client, {
@@ -64,7 +60,7 @@ function createProjection(
     backoff,
     experiment,
   });
-  return { projection, announcements: experiment.announcements };
+  return { projection, announcements: experiment.announcements, attributes: experiment.attributes };
 }
 
 function pingTarget({ config, client }: ProjectionHost) {
@@ -88,6 +84,7 @@ export function startProjection(
   const { config, workerId } = host;
   const queue = queues[kind];
   const options = workerOptions(config, workerId);
+  const { projection, announcements, attributes } = createProjection(kind, host);
   const signals = workerSignals(
     sinks,
     {
@@ -95,11 +92,15 @@ export function startProjection(
       workerId,
       esIndex: kind === "search" ? host.index : null,
       projectionVersion: config.CHRONICLE_PROJECTION_VERSION,
+      labs: attributes,
     },
     { ops, reasons },
   );
-  const { projection, announcements } = createProjection(kind, host);
   for (const { message, fields } of announcements) signals.experiment(message, fields);
+  if (options.processSleepMs > 0)
+    signals.experiment("Processing slowed down on purpose: a sleep between claim and send", {
+      sleep_ms: options.processSleepMs,
+    });
   if (options.breakClaimMs !== undefined)
     signals.experiment("Claim atomicity broken on purpose: select, sleep, update", { sleep_ms: options.breakClaimMs });
   const health = watchHealth(

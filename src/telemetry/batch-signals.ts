@@ -1,4 +1,13 @@
-import { context, type Span, type SpanContext, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import {
+  type Attributes,
+  type AttributeValue,
+  context,
+  type Span,
+  type SpanContext,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
 import { eventSignals, type SignalledEvent, type SignalledOutcome, type WorkerSinks } from "./event-signals.ts";
 import { sampledTraceId, traceKeys } from "./log.ts";
 import { contextBelow, parseHeaders } from "./propagation.ts";
@@ -44,13 +53,25 @@ function shared(values: readonly string[], mixed = "mixed"): string {
   return rest.length === 0 ? first : mixed;
 }
 
+/** Of what has become somebody else's meanwhile. */
+const mismatch: SignalledOutcome = { outcome: { kind: "skipped", reason: "owner_mismatch" } };
+
 /** The batch's result, from those of its events: one decision, made once. */
 function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
-  // Released is not done either: it will be tried again.
+  // Released is not done either: it will be tried again. What was skipped is not ours to call done.
   const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
   if (bad.length === 0) return "ok";
   if (bad.length < outcomes.length) return "partial";
-  return bad.some(({ outcome }) => outcome.kind === "fail") ? "failed" : "retry";
+  const kinds = new Set(bad.map(({ outcome }) => outcome.kind));
+  return kinds.has("fail") || (kinds.has("skipped") && kinds.size === 1) ? "failed" : "retry";
+}
+
+/** What the labs say of the batch: all that no two of its events say differently. */
+function labsOf(outcomes: readonly SignalledOutcome[]): Attributes {
+  const said = new Map<string, Set<AttributeValue | undefined>>();
+  for (const { labs } of outcomes)
+    for (const [key, value] of Object.entries(labs ?? {})) said.set(key, (said.get(key) ?? new Set()).add(value));
+  return Object.fromEntries([...said].flatMap(([key, values]) => (values.size === 1 ? [[key, [...values][0]]] : [])));
 }
 
 /** Spans, counters and log lines of each batch, and of its events. */
@@ -72,7 +93,6 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     const op = shared(events.map((e) => e.op));
     const attempt = events.reduce((most, e) => Math.max(most, e.attempts), 0);
     metrics.observe("outbox_batch_size", at, events.length);
-    metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000);
     const batchKeys = { "wordloom.claim_batch_id": claimBatchId, batch_size: events.length };
     let loop: Span | undefined;
     let span: Span | undefined;
@@ -98,11 +118,13 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
         const producer = parseHeaders(traceparent, tracestate);
         if (producer) producers.set(id, producer);
       }
+      // One request may have written them all.
+      const linked = [...new Map(Array.from(producers.values(), (p) => [`${p.traceId}${p.spanId}`, p])).values()];
       span = tracing.tracer.startSpan(
         "projection.process_batch",
         {
           startTime: claimedAt,
-          links: [...producers.values()].slice(0, maxLinks).map((producer) => ({ context: producer })),
+          links: linked.slice(0, maxLinks).map((producer) => ({ context: producer })),
           attributes: {
             ...base,
             ...batchKeys,
@@ -110,14 +132,18 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
             op,
             attempt,
             mode,
-            "wordloom.links_dropped": Math.max(0, producers.size - maxLinks),
+            "wordloom.links_dropped": Math.max(0, linked.length - maxLinks),
           },
         },
         inLoop,
       );
     }
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
-    log.info({ event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode });
+    metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000, sampledTraceId(span));
+    log.info(
+      { event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode },
+      `Claimed ${events.length} outbox events`,
+    );
     return {
       run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
       bulkSent: (request) => {
@@ -167,14 +193,17 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           const told = settled.has(event.id) ? outcomes.get(event.id) : undefined;
           return told ? [{ event, told }] : [];
         });
-        const settledOutcomes = ours.map(({ told }) => told);
-        const mismatches = outcomes.size - ours.length;
+        const lost = events.filter(({ id }) => outcomes.has(id) && !settled.has(id));
+        const mismatches = lost.length;
+        const settledOutcomes = [...ours.map(({ told }) => told), ...lost.map(() => mismatch)];
         const waitedSeconds = (performance.now() - claimedTick) / 1000;
-        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000);
+        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span));
         if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
         const tally = metrics.tally();
-        for (const { event, told } of ours)
+        const tell = (event: SignalledEvent, told: SignalledOutcome) =>
           tellEvent(event, told, { claimBatchId, claimedAt, span, producers }, event.ageSeconds + waitedSeconds, tally);
+        for (const { event, told } of ours) tell(event, told);
+        for (const event of lost) tell(event, mismatch);
         tally.flush();
         const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
           settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
@@ -201,7 +230,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
             reason,
             ...counts,
             owner_mismatch: mismatches,
-            ...settledOutcomes.find((o) => o.labs)?.labs,
+            ...labsOf(settledOutcomes),
           });
           if (result === "failed") span.setStatus({ code: SpanStatusCode.ERROR, message: reason });
           span.end();
@@ -219,8 +248,9 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           ...counts,
           owner_mismatch: mismatches,
         };
-        if (result === "ok" && mismatches === 0) log.info(line);
-        else log.warn(line);
+        const message = `Processed ${events.length} outbox events: ${result}`;
+        if (result === "ok") log.info(line, message);
+        else log.warn(line, message);
       },
       lost: (error) => {
         log.error(
@@ -228,7 +258,8 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           "the batch could not be settled; its lease will run out and it will be sent again",
         );
         if (!span) return;
-        span.setAttributes({ result: "failed", reason: "unknown" });
+        const none = { ok_count: 0, retry_count: 0, failed_count: 0, success_count: 0, failure_count: 0 };
+        span.setAttributes({ result: "failed", reason: "unknown", ...none });
         span.setStatus({ code: SpanStatusCode.ERROR, message: "not settled" });
         span.end();
         loop?.end();

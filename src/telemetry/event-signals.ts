@@ -18,9 +18,10 @@ export type SignalledEvent = TraceHeaders & {
 /** What became of one event, as signals need it: a decision of the projection is one. */
 export type SignalledOutcome = {
   readonly outcome: {
-    readonly kind: "done" | "retry" | "fail" | "release";
+    /** skipped: it was somebody else's by the time of the settle. */
+    readonly kind: "done" | "retry" | "fail" | "release" | "skipped";
     readonly result?: string;
-    /** Of what is done: false where a newer event speaks for it, and nothing has reached the target. */
+    /** False of what has not reached the target: a newer event speaks for it, or what stopped another one would have stopped it too. */
     readonly sent?: boolean;
     readonly reason?: string;
     readonly error?: string;
@@ -36,6 +37,8 @@ export type WorkerIdentity = {
   readonly workerId: string;
   readonly esIndex: string | null;
   readonly projectionVersion: number;
+  /** On every span while an experiment is on. */
+  readonly labs?: Attributes | null;
 };
 
 /** Where a worker's signals go, with what all of them say. */
@@ -68,13 +71,18 @@ export type TellEvent = (
 export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, ops: readonly string[]): TellEvent {
   // The same object each time: what is counted is found by it.
   const labels = new Map(ops.map((op) => [op, { ...at, op }]));
+  const verb = (op: string) =>
+    identity.projection === "chronicle" ? "recorded" : op === "delete" ? "deleted" : "indexed";
   const byOp = (op: string) => labels.get(op) ?? { ...at, op };
 
   return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
     const id = event.id.toString();
-    const failed = outcome.kind === "retry" || outcome.kind === "fail";
+    // What was not sent has not failed, whatever it waits for; nor was it an attempt.
+    const unsent = outcome.kind === "release" || (outcome.kind !== "done" && outcome.sent === false);
+    const failed = (outcome.kind === "retry" || outcome.kind === "fail") && !unsent;
+    const attempts = unsent ? event.attempts - 1 : event.attempts;
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
     const span =
       batchSpan &&
@@ -93,7 +101,7 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
         "wordloom.entity_id": event.entityId,
         "wordloom.outbox_op": op,
         "wordloom.outbox_event_version": event.eventVersion.toString(),
-        "wordloom.outbox_attempts": event.attempts,
+        "wordloom.outbox_attempts": attempts,
         "wordloom.outbox_age_seconds": settleAge,
         result,
         reason: outcome.reason ?? "none",
@@ -113,6 +121,8 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
           "wordloom.entity.type": event.entityType,
           "wordloom.entity.id": event.entityId,
           "wordloom.outbox.op": op,
+          "wordloom.outbox.event_version": event.eventVersion.toString(),
+          "wordloom.outbox.attempts": attempts,
         });
       if (told.labs) span.setAttributes(told.labs);
       if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
@@ -124,7 +134,7 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       entity_type: event.entityType,
       entity_id: event.entityId,
       op,
-      attempt: event.attempts,
+      attempt: attempts,
       result,
       reason: outcome.reason ?? "none",
       error_type: told.errorType ?? undefined,
@@ -148,13 +158,13 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
           tally.add("outbox_superseded_total", byOp(op));
           if (log.isLevelEnabled(level)) log[level](fields(), `Outbox ${op}: <${doc()}> superseded`);
         } else if (log.isLevelEnabled(level)) {
-          log[level](fields(), `Outbox ${op}: ${op === "delete" ? "deleted" : "indexed"} <${doc()}>`);
+          log[level](fields(), `Outbox ${op}: ${verb(op)} <${doc()}>`);
         }
         break;
       case "retry":
       case "fail": {
         const reason = outcome.reason ?? "unknown_exception";
-        tally.add("outbox_failed_total", { ...at, op, reason });
+        if (failed) tally.add("outbox_failed_total", { ...at, op, reason });
         tally.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
           ...at,
           op,
@@ -164,6 +174,9 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
         else log.error(fields(), `Outbox ${op}: <${doc()}> failed for good`);
         break;
       }
+      case "skipped":
+        if (log.isLevelEnabled(level)) log[level](fields(), `Outbox ${op}: <${doc()}> is somebody else's by now`);
+        break;
       case "release":
         log.warn(fields(), `Outbox ${op}: <${doc()}> released`);
         break;

@@ -17,25 +17,34 @@ export type Sinks = { readonly log: Log; readonly metrics: Metrics; readonly tra
 export type Build = { readonly version: string; readonly revision: string };
 
 /** Tells what a process starts with; warn, so that no level hides it. */
-export function started({ log, metrics, tracing }: Sinks, config: Config, build: Build): void {
+export async function started({ log, metrics, tracing }: Sinks, config: Config, build: Build): Promise<void> {
   metrics.set("wordloom_build_info", { version: build.version, revision: build.revision, bun_version: Bun.version }, 1);
   log.warn(
     { event: "observability.schema", version: build.version },
     `Observability schema: ${obsSchema} (file=${Bun.main})`,
   );
-  log.warn({ event: "tracing.startup", ...tracing.startup });
-  if (!tracing.startup.enabled) {
+  const startup = await tracing.startup();
+  log.warn({ event: "tracing.startup", ...startup }, startup.enabled ? "Tracing is on" : "Tracing is off");
+  if (!startup.enabled) {
     log.warn(
-      { event: "tracing.disabled", reason: tracing.startup.reason },
+      { event: "tracing.disabled", reason: startup.reason },
       "no spans are made; set WORDLOOM_TRACING_ENABLED=1",
     );
     return;
   }
-  log.warn({ event: "tracing.config", ...tracing.startup });
-  if (tracing.startup.otlp_target === null)
+  log.warn({ event: "tracing.config", ...startup }, `Sampled by ${startup.sampler} (${startup.sampler_arg})`);
+  if (startup.otlp_target === null) {
     log.warn(
       { event: "tracing.exporter_missing" },
       "spans go nowhere; set OTEL_EXPORTER_OTLP_ENDPOINT, for example http://localhost:4318",
+    );
+    return;
+  }
+  log.warn({ event: "tracing.enabled", otlp_target: startup.otlp_target }, `spans go to ${startup.otlp_target}`);
+  if (startup.collector_reachable === false)
+    log.warn(
+      { event: "tracing.exporter_unreachable", otlp_target: startup.otlp_target },
+      "nothing listens there yet: spans are dropped and counted until something does; start it, or correct OTEL_EXPORTER_OTLP_ENDPOINT",
     );
   if (pointsAtGrpc(config))
     log.warn(
@@ -147,7 +156,10 @@ export function apiSignals(
             contextOf(incoming),
           )
         : undefined;
-      log.debug({ event: "http.request_received", correlation_id: correlationId, method });
+      log.debug(
+        { event: "http.request_received", correlation_id: correlationId, method, path: url.pathname },
+        `${method} ${url.pathname}`,
+      );
       return {
         correlationId,
         // With tracing off the caller's trace still goes on in the worker.
@@ -180,8 +192,9 @@ export function apiSignals(
             duration_ms: Math.round(seconds * 1e6) / 1000,
             ...keys,
           };
-          if (status >= 500) log.error(line);
-          else log.info(line);
+          const message = `${spanName(method, route)} ${status}`;
+          if (status >= 500) log.error(line, message);
+          else log.info(line, message);
         },
       };
     },

@@ -1,3 +1,4 @@
+import { connect } from "node:net";
 import { hostname } from "node:os";
 import { context, type Tracer, trace } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
@@ -18,7 +19,7 @@ import {
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-base";
 import type { Config } from "../config.ts";
-import { obsSchema, type ServiceName, services } from "./keys.ts";
+import { obsSchema, type ServiceName, scopes, services } from "./keys.ts";
 
 /** Why a span did not reach the collector. */
 export const dropReasons = ["queue_full", "export_failed", "shutdown"] as const;
@@ -27,21 +28,30 @@ export type DropReason = (typeof dropReasons)[number];
 export type Tracing = {
   readonly enabled: boolean;
   readonly tracer: Tracer;
-  /** What start-up tells about tracing (operator documents, tracing.startup). */
-  readonly startup: TracingStartup;
+  /** What start-up tells about tracing (operator documents, tracing.startup). Asks once whether anybody listens where spans go, for a quarter of a second at most. */
+  readonly startup: () => Promise<TracingStartup>;
   /** Sends what is left, for at most two seconds; what is left then is counted as dropped. Never throws. */
   readonly close: () => Promise<void>;
 };
 
 export type TracingStartup =
-  | { readonly enabled: false; readonly reason: "not_enabled" | "otel_sdk_disabled" }
+  | {
+      readonly enabled: false;
+      readonly reason: "not_enabled" | "otel_sdk_disabled";
+      readonly WORDLOOM_TRACING_ENABLED: boolean;
+      readonly OTEL_SDK_DISABLED: boolean;
+    }
   | {
       readonly enabled: true;
       readonly otel_service_name: string;
       readonly otlp_protocol: string;
       readonly otlp_target: string | null;
+      /** As it was set, before the path of traces was added. */
+      readonly otlp_target_raw: string | null;
+      /** Null where there is no target. A collector that comes later is found then. */
+      readonly collector_reachable: boolean | null;
       readonly exporter_configured: boolean;
-      readonly exporter_reason: "configured" | "no_otlp_target";
+      readonly exporter_reason: "configured" | "collector_unreachable" | "no_otlp_target";
       readonly sampler: string;
       readonly sampler_arg: number;
     };
@@ -51,6 +61,7 @@ const queueSize = 8192;
 const exportSize = 256;
 const exportTimeoutMs = 3000;
 const flushMs = 2000;
+const probeMs = 250;
 
 /** Where the environment sends spans; undefined when it names no collector. */
 export function tracesEndpoint(config: Config): string | undefined {
@@ -69,6 +80,22 @@ function withoutCredentials(url: string): string {
 export function pointsAtGrpc(config: Config): boolean {
   const url = tracesEndpoint(config);
   return url !== undefined && new URL(url).port === "4317";
+}
+
+/** Whether somebody takes connections there. */
+async function listens(url: string): Promise<boolean> {
+  const { hostname, port, protocol } = new URL(url);
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const socket = connect({
+    host: hostname.replace(/^\[|\]$/g, ""),
+    port: Number(port) || (protocol === "https:" ? 443 : 80),
+  });
+  const timer = setTimeout(() => resolve(false), probeMs);
+  socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+  const open = await promise;
+  clearTimeout(timer);
+  socket.destroy();
+  return open;
 }
 
 function createSampler(config: Config): Sampler {
@@ -162,7 +189,13 @@ export function openTracing(
     return {
       enabled: false,
       tracer: trace.getTracer("wordloom-off"),
-      startup: { enabled: false, reason },
+      startup: () =>
+        Promise.resolve({
+          enabled: false,
+          reason,
+          WORDLOOM_TRACING_ENABLED: config.WORDLOOM_TRACING_ENABLED,
+          OTEL_SDK_DISABLED: config.OTEL_SDK_DISABLED,
+        }),
       close: () => Promise.resolve(),
     };
   }
@@ -199,16 +232,23 @@ export function openTracing(
   });
   return {
     enabled: true,
-    tracer: provider.getTracer(name),
-    startup: {
-      enabled: true,
-      otel_service_name: name,
-      otlp_protocol: config.OTEL_EXPORTER_OTLP_PROTOCOL,
-      otlp_target: url === undefined ? null : withoutCredentials(url),
-      exporter_configured: target !== undefined,
-      exporter_reason: target === undefined ? "no_otlp_target" : "configured",
-      sampler: config.OTEL_TRACES_SAMPLER,
-      sampler_arg: config.OTEL_TRACES_SAMPLER_ARG,
+    tracer: provider.getTracer(scopes[service]),
+    startup: async () => {
+      const reachable = url === undefined ? null : await listens(url);
+      const raw = config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? config.OTEL_EXPORTER_OTLP_ENDPOINT;
+      return {
+        enabled: true,
+        otel_service_name: name,
+        otlp_protocol: config.OTEL_EXPORTER_OTLP_PROTOCOL,
+        otlp_target: url === undefined ? null : withoutCredentials(url),
+        otlp_target_raw: raw === undefined ? null : withoutCredentials(raw),
+        collector_reachable: reachable,
+        exporter_configured: target !== undefined,
+        exporter_reason:
+          target === undefined ? "no_otlp_target" : reachable === false ? "collector_unreachable" : "configured",
+        sampler: config.OTEL_TRACES_SAMPLER,
+        sampler_arg: config.OTEL_TRACES_SAMPLER_ARG,
+      };
     },
     close: async () => {
       await Promise.race([provider.shutdown().catch(() => undefined), Bun.sleep(flushMs)]);

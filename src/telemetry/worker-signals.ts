@@ -1,8 +1,10 @@
+import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { batchSignals, type TellClaim } from "./batch-signals.ts";
-import type { WorkerIdentity } from "./event-signals.ts";
+import type { SignalledEvent, WorkerIdentity } from "./event-signals.ts";
 import { obsSchema, projections } from "./keys.ts";
 import type { MetricName } from "./metric-definitions.ts";
 import type { Metrics } from "./metrics.ts";
+import { contextBelow, parseHeaders } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
 
 /** What a worker does with Postgres. */
@@ -15,15 +17,13 @@ export type DatabaseReason = (typeof databaseReasons)[number];
 export type WorkerSignals = {
   readonly claimed: TellClaim;
   readonly reclaimed: (
-    rows: readonly {
-      id: bigint;
-      op: string;
-      from: string | null;
-      claimBatchId: string | null;
-      why: string;
-      status: string;
-      reclaimCount: number;
-    }[],
+    rows: readonly (Omit<SignalledEvent, "ageSeconds" | "eventVersion"> & {
+      readonly from: string | null;
+      readonly claimBatchId: string | null;
+      readonly why: string;
+      readonly status: "pending" | "failed";
+      readonly reclaimCount: number;
+    })[],
   ) => void;
   readonly leaseNotRenewed: (claimBatchId: string, held: number, of: number) => void;
   readonly backlogRead: (backlog: {
@@ -68,7 +68,10 @@ export function workerSignals(
     "wordloom.worker_id": identity.workerId,
     "wordloom.worker.id": identity.workerId,
     projection_version: identity.projectionVersion,
+    ...identity.labs,
   };
+  /** Since when the breaker has not been closed, as it was told. */
+  let toldOpen = false;
   startAtZero(metrics, projection, known);
 
   return {
@@ -77,19 +80,51 @@ export function workerSignals(
       if (rows.length === 0) return;
       for (const row of rows) {
         metrics.add("outbox_reclaimed_total", { ...at, why: row.why });
-        if (row.status === "failed")
+        const failed = row.status === "failed";
+        if (failed)
           for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
             metrics.add(name, { ...at, op: row.op, reason: "lease_expired" });
-        log.warn({
-          event: "outbox.reclaimed",
-          outbox_event_id: row.id.toString(),
-          who: identity.workerId,
-          from: row.from,
-          claim_batch_id: row.claimBatchId,
-          why: row.why,
-          result: row.status,
-          reclaim_count: row.reclaimCount,
-        });
+        const producer = tracing.enabled ? parseHeaders(row.traceparent, row.tracestate) : undefined;
+        if (failed && tracing.enabled) {
+          const span = tracing.tracer.startSpan(
+            "outbox.process",
+            {
+              kind: SpanKind.CONSUMER,
+              attributes: {
+                ...base,
+                "wordloom.claim_batch_id": row.claimBatchId ?? "none",
+                "wordloom.outbox_event_id": row.id.toString(),
+                "wordloom.entity_type": row.entityType,
+                "wordloom.entity_id": row.entityId,
+                "wordloom.outbox_op": row.op,
+                "wordloom.outbox_attempts": row.attempts,
+                result: row.status,
+                reason: "lease_expired",
+              },
+            },
+            contextBelow(producer),
+          );
+          span.setStatus({ code: SpanStatusCode.ERROR, message: "lease_expired" }).end();
+        }
+        log[failed ? "error" : "warn"](
+          {
+            event: "outbox.reclaimed",
+            outbox_event_id: row.id.toString(),
+            entity_type: row.entityType,
+            entity_id: row.entityId,
+            op: row.op,
+            attempt: row.attempts,
+            who: identity.workerId,
+            from: row.from,
+            claim_batch_id: row.claimBatchId,
+            why: row.why,
+            result: row.status,
+            reason: failed ? "lease_expired" : "none",
+            reclaim_count: row.reclaimCount,
+            ...(producer === undefined ? {} : { trace_id: producer.traceId, span_id: producer.spanId }),
+          },
+          `Outbox ${row.op}: <${row.entityType}:${row.entityId}> ${failed ? "failed for good" : "is to be claimed again"}`,
+        );
       }
       log.warn(
         { event: "outbox.reclaim_batch", reclaimed: rows.length },
@@ -97,7 +132,10 @@ export function workerSignals(
       );
     },
     leaseNotRenewed: (claimBatchId, held, of) =>
-      log.warn({ event: "outbox.lease_not_renewed", claim_batch_id: claimBatchId, held, batch_size: of }),
+      log.warn(
+        { event: "outbox.lease_not_renewed", claim_batch_id: claimBatchId, held, batch_size: of },
+        `The lease holds ${held} of ${of} events`,
+      ),
     backlogRead: (backlog) => {
       metrics.set("outbox_lag_events", at, backlog.lag);
       metrics.set("outbox_oldest_age_seconds", at, backlog.oldestAgeSeconds);
@@ -117,29 +155,42 @@ export function workerSignals(
       ),
     breakerTurned: (state, reason) => {
       metrics.set("outbox_breaker_state", at, state === "closed" ? 0 : state === "half_open" ? 1 : 2);
-      log.warn(
-        { event: "outbox.breaker", state, reason: reason ?? "none" },
-        state === "open" ? "the target is down: nothing is claimed but a probe" : undefined,
-      );
+      // A target that stays down is probed twice a second: said once, and again when it is back.
+      const again = state === "half_open" || (state === "open" && toldOpen);
+      toldOpen = state !== "closed";
+      log[again ? "debug" : "warn"]({ event: "outbox.breaker", state, reason: reason ?? "none" }, breakerSays[state]);
     },
     breakerWaiting: oncePerSecond((reason: string | null, retryInMs: number) =>
-      log.warn({ event: "outbox.breaker_waiting", reason: reason ?? "none", retry_in_ms: Math.round(retryInMs) }),
+      log.warn(
+        { event: "outbox.breaker_waiting", reason: reason ?? "none", retry_in_ms: Math.round(retryInMs) },
+        "the target is still down",
+      ),
     ),
     hastened: (count) =>
       log.warn({ event: "outbox.hastened", count }, "the target is back: what waited for it is due at once"),
     inflightLimited: (limit) => metrics.set("outbox_inflight_limit", at, limit),
     databaseFailed: (step, reason, error) => {
       metrics.add("outbox_db_errors_total", { ...at, step, reason });
-      log.warn({ event: "outbox.database_failed", step, reason, exc_info: error });
+      log.warn(
+        { event: "outbox.database_failed", step, reason, exc_info: error },
+        `Postgres failed a ${step}: ${reason}`,
+      );
     },
     pruned: (events, tombstones) => {
       metrics.add("outbox_pruned_total", at, events);
-      log.info({ event: "outbox.pruned", events, tombstones });
+      log.info({ event: "outbox.pruned", events, tombstones }, `Pruned ${events} events and ${tombstones} tombstones`);
     },
-    stateTurned: (state, reason) => log.warn({ event: "worker.state", state, reason: reason ?? "none" }),
+    stateTurned: (state, reason) =>
+      log.warn({ event: "worker.state", state, reason: reason ?? "none" }, `The worker is ${state}`),
     experiment: (message, fields) => log.warn({ event: "labs.experiment", ...fields }, message),
   };
 }
+
+const breakerSays = {
+  open: "the target is down: nothing is claimed but a probe",
+  half_open: "the target is probed",
+  closed: "the target is back",
+};
 
 function oncePerSecond<A extends unknown[]>(tell: (...args: A) => void): (...args: A) => void {
   let toldAt = Number.NEGATIVE_INFINITY;

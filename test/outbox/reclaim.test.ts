@@ -29,7 +29,10 @@ test("a row whose lease ran out goes back, and says who took it, from whom, when
   expect(await reclaim(db, queue, "w2", 600_000, 10)).toEqual([
     {
       id: id ?? 0n,
+      entityType: "tag",
+      entityId: lease.events[0]?.entityId ?? "",
       op: "delete",
+      attempts: 1,
       from: "w1",
       claimBatchId: lease.claimBatchId,
       why: "lease_expired",

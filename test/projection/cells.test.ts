@@ -55,7 +55,8 @@ const cellsOf = (positionsIn: (size: number) => number) =>
 const upserts = (size: number): Seed[] =>
   Array.from({ length: size }, () => ({ op: "upsert", version: 7n, row: "live" }));
 
-type Told = { readonly op: string; readonly expected: Expected };
+/** Unsent: what stopped a request before it would have stopped it too. */
+type Told = { readonly op: string; readonly expected: Expected; readonly unsent?: boolean };
 type Requested = { readonly result: string; readonly items: readonly { op: string; failureClass: string | null }[] };
 
 /** What the counters must have risen by. */
@@ -64,13 +65,13 @@ function counters(events: readonly Told[], requests: readonly Requested[]): Reco
   const add = (key: string) => {
     sums[key] = (sums[key] ?? 0) + 1;
   };
-  for (const { op, expected } of events) {
+  for (const { op, expected, unsent } of events) {
     if (expected.kind === "done") {
       add(`outbox_processed_total{op=${op}}`);
       if (expected.result === "noop") add(`outbox_idempotent_noop_total{op=${op},reason=es_404}`);
       if (expected.result === "superseded") add(`outbox_superseded_total{op=${op}}`);
     } else {
-      add(`outbox_failed_total{op=${op},reason=${expected.reason}}`);
+      if (unsent !== true) add(`outbox_failed_total{op=${op},reason=${expected.reason}}`);
       add(
         `outbox_${expected.kind === "retry" ? "retry_scheduled" : "terminal_failed"}_total{op=${op},reason=${expected.reason}}`,
       );
@@ -194,7 +195,7 @@ describe("a whole request among others", () => {
         expect(engine.requests).toHaveLength(position + 1);
         expect(recorded.counted()).toEqual(
           counters(
-            all.map((e) => ({ op: "upsert", expected: e })),
+            all.map((e, i) => ({ op: "upsert", expected: e, unsent: requestOf(i) > position })),
             Array.from({ length: position + 1 }, (_, r) => ({
               result: r < position ? "success" : "failed",
               items: all

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { readConfig } from "../../src/config.ts";
 import type { Op } from "../../src/outbox/event.ts";
-import { bulkExperiment, checkExperiments } from "../../src/projection/experiment.ts";
+import { bulkExperiment, checkExperiments, faultAnnouncements } from "../../src/projection/experiment.ts";
 import type { ItemResult } from "../../src/search/bulk.ts";
 import { landed } from "../support/answered.ts";
 
@@ -75,6 +75,12 @@ describe("injected partial failure", () => {
   test("rewrites the first of two or more answers, and leaves one alone", () => {
     expect(partial.answered([landed, landed])).toMatchObject([{ status: 503, errorType: "injected" }, landed]);
     expect(partial.answered([landed])).toEqual([landed]);
+    const [rewritten] = partial.answered([landed, landed]);
+    expect([rewritten, landed].map((result) => result && partial.rewritten(result))).toEqual([
+      { "wordloom.labs.es_bulk_partial.injected": true },
+      null,
+    ]);
+    expect(partial.attributes).toEqual({ "wordloom.labs.es_bulk_partial.status": 503 });
   });
 
   test("leaves a request that failed as a whole as it is: it must still be bisected or waited for", () => {
@@ -87,6 +93,16 @@ describe("injected partial failure", () => {
       { message: "ES bulk partial failure injection enabled: status=503", fields: { status: 503 } },
     ]);
   });
+});
+
+test("a fault that is to be injected is said aloud, and one without an entity is said to have no effect", () => {
+  const said = (env: Record<string, string>) => faultAnnouncements(readConfig(env)).map(({ message }) => message);
+  const kind = { OUTBOX_FAULT_INJECT_KIND: "transient" };
+  expect(said({})).toEqual([]);
+  expect(said(kind)).toEqual([expect.stringContaining("OUTBOX_FAULT_INJECT_ENTITY_ID")]);
+  expect(said({ ...kind, OUTBOX_FAULT_INJECT_ENTITY_ID: crypto.randomUUID() })).toEqual([
+    "Fault injection enabled: kind=transient",
+  ]);
 });
 
 describe("where experiments may run", () => {

@@ -13,11 +13,11 @@ const src = join(import.meta.dir, "../../src");
 
 /** Properties of lower-case names in the signals that are no keys: what it hands out and what it passes to the SDK. */
 const codeWords = new Set(
-  `add aggregate appended at attributes base chronicled claimed claims code config context count counts database delete doc enabled end experiment failed fd fields formatters from fill flush hastened host hostname id ids identity ignore index items
-  keys kind known labels lag line links log lost message metrics mixin name observe oldest ops options outcome parent pool port processing producers projections pruned query reasons reclaimed released
-  render request retry rows run sampled searched seconds serializers set settled shared sinks span spans started status stuck success sync tally timestamp told trace tracer tracing verb version who`.split(
-    /\s+/,
-  ),
+  `abandon add aggregate appended at attributes base chronicled claims close closed code config connect context counts database delete doc dropped end experiment export failed
+  fd fields fill flush formatters half_open hastened headers host hostname id identity ids ignore index items keys kind known labels labs lag line links log lost metrics mixin
+  name observe oldest open ops options outcome parent pathname pool port processing producers projections promise protocol pruned query reasons released render request resolve
+  resource retry root rows run sampled scopes searched seconds serializers services set settled shared shutdown sinks span spans started startup stuck success sync tally
+  timestamp told trace tracer tracing verb`.split(/\s+/),
 );
 
 /** Every name of a property in the file's code, types left out: a key of the schema is never in camel case. */
@@ -36,9 +36,15 @@ async function namespacedKeys(): Promise<string[]> {
 }
 
 test("the keys of spans and log lines change only together with the name of their schema", async () => {
-  const tellers = ["signals", "database-signals", "worker-signals", "batch-signals", "event-signals", "log"].map(
-    (name) => `telemetry/${name}.ts`,
-  );
+  const tellers = [
+    "signals",
+    "database-signals",
+    "worker-signals",
+    "batch-signals",
+    "event-signals",
+    "log",
+    "tracing",
+  ].map((name) => `telemetry/${name}.ts`);
   const named = (await Promise.all(tellers.map(propertiesOf))).flat();
   const keys = [...new Set([...named.filter((name) => !codeWords.has(name)), ...(await namespacedKeys())])].toSorted();
   const schemas: Readonly<Record<string, readonly string[]>> = recorded;

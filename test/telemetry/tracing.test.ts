@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { ROOT_CONTEXT, trace } from "@opentelemetry/api";
+import { openSinks } from "../../src/app/sinks.ts";
 import { readConfig } from "../../src/config.ts";
 import { startCollector } from "../../src/embedded/collector/collector.ts";
 import { openLog } from "../../src/telemetry/log.ts";
@@ -89,15 +90,18 @@ describe("sampling", () => {
 });
 
 describe("off", () => {
-  test("by default no span is made", () => {
+  const off = { enabled: false, WORDLOOM_TRACING_ENABLED: false, OTEL_SDK_DISABLED: false };
+
+  test("by default no span is made", async () => {
     const { tracing } = open({});
-    expect(tracing.startup).toEqual({ enabled: false, reason: "not_enabled" });
+    expect(await tracing.startup()).toEqual({ ...off, reason: "not_enabled" } as never);
     expect(tracing.tracer.startSpan("work").isRecording()).toBe(false);
   });
 
-  test("OTEL_SDK_DISABLED wins over WORDLOOM_TRACING_ENABLED", () => {
+  test("OTEL_SDK_DISABLED wins over WORDLOOM_TRACING_ENABLED", async () => {
     const { tracing, spans } = open({ ...on, OTEL_SDK_DISABLED: "true" }, true);
-    expect(tracing.startup).toEqual({ enabled: false, reason: "otel_sdk_disabled" });
+    const both = { WORDLOOM_TRACING_ENABLED: true, OTEL_SDK_DISABLED: true };
+    expect(await tracing.startup()).toEqual({ ...off, ...both, reason: "otel_sdk_disabled" } as never);
     endSpans(tracing, 3);
     expect(spans).toEqual([]);
   });
@@ -187,39 +191,83 @@ describe("the collector", () => {
 });
 
 describe("at the start", () => {
-  const told = (env: Env) => {
+  const told = async (env: Env) => {
     const lines: Record<string, unknown>[] = [];
     const config = readConfig(env);
     const log = openLog(config, "wordloom-api", { write: (line: string) => void lines.push(JSON.parse(line)) });
     const { tracing } = open(env);
     const metrics = openMetrics("api");
-    started({ log, metrics, tracing }, config, { version: "1", revision: "dev" });
+    await started({ log, metrics, tracing }, config, { version: "1", revision: "dev" });
     return (event: string) => lines.find((line) => line["event"] === event);
   };
 
-  test("an OTLP/gRPC port in the endpoint is named with its remedy", () => {
-    const line = told({ ...on, OTEL_EXPORTER_OTLP_ENDPOINT: "http://localhost:4317" })("tracing.port_mismatch");
-    expect(line?.["message"]).toContain("4318");
-    expect(
-      told({ ...on, OTEL_EXPORTER_OTLP_ENDPOINT: "http://localhost:4318" })("tracing.port_mismatch"),
-    ).toBeUndefined();
+  test("an OTLP/gRPC port in the endpoint is named with its remedy", async () => {
+    const of = async (port: number) =>
+      (await told({ ...on, OTEL_EXPORTER_OTLP_ENDPOINT: `http://localhost:${port}` }))("tracing.port_mismatch");
+    expect((await of(4317))?.["message"]).toContain("4318");
+    expect(await of(4318)).toBeUndefined();
   });
 
-  test("a missing endpoint is named with its remedy", () => {
-    expect(told(on)("tracing.exporter_missing")?.["message"]).toContain("OTEL_EXPORTER_OTLP_ENDPOINT");
+  test("a missing endpoint is named with its remedy", async () => {
+    const line = await told(on);
+    expect(line("tracing.exporter_missing")?.["message"]).toContain("OTEL_EXPORTER_OTLP_ENDPOINT");
+    expect(line("tracing.startup")).toMatchObject({ collector_reachable: null, exporter_reason: "no_otlp_target" });
   });
 
-  test("what is configured is told, without the secrets in the address", () => {
-    const endpoint = "http://user:hunter2@localhost:4318?key=hunter2";
-    const line = told({ ...on, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: endpoint })("tracing.startup");
-    expect(line).toMatchObject({ enabled: true, otlp_target: "http://localhost:4318/", exporter_reason: "configured" });
+  test("what is configured is told, without the secrets in the address, and that somebody listens there", async () => {
+    using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("{}") });
+    const endpoint = `http://user:hunter2@127.0.0.1:${server.port}?key=hunter2`;
+    const line = (await told({ ...on, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: endpoint }))("tracing.startup");
+    const target = `http://127.0.0.1:${server.port}/`;
+    expect(line).toMatchObject({
+      enabled: true,
+      otlp_target: target,
+      otlp_target_raw: target,
+      collector_reachable: true,
+      exporter_configured: true,
+      exporter_reason: "configured",
+    });
     expect(JSON.stringify(line)).not.toContain("hunter2");
   });
 
-  test("why no spans are made is told", () => {
-    expect(told({})("tracing.disabled")).toMatchObject({ reason: "not_enabled" });
-    expect(told({ ...on, OTEL_SDK_DISABLED: "1" })("tracing.disabled")).toMatchObject({ reason: "otel_sdk_disabled" });
+  test("a collector that is not there yet is told, with what to do", async () => {
+    const line = await told({ ...on, OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${freePort()}` });
+    const away = { collector_reachable: false, exporter_configured: true, exporter_reason: "collector_unreachable" };
+    expect(line("tracing.startup")).toMatchObject(away);
+    expect(line("tracing.exporter_unreachable")?.["message"]).toContain("OTEL_EXPORTER_OTLP_ENDPOINT");
   });
+
+  test("why no spans are made is told", async () => {
+    const why = async (env: Env) => (await told(env))("tracing.disabled");
+    expect(await why({})).toMatchObject({ reason: "not_enabled" });
+    expect(await why({ ...on, OTEL_SDK_DISABLED: "1" })).toMatchObject({ reason: "otel_sdk_disabled" });
+  });
+});
+
+test("the services of a process flush at the same time", async () => {
+  const all = Promise.withResolvers<void>();
+  let asked = 0;
+  // Answers nobody before all three have asked: one after the other, the first would give up.
+  using server = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: async () => {
+      asked += 1;
+      if (asked === 3) all.resolve();
+      await all.promise;
+      return new Response("{}", { headers: { "content-type": "application/json" } });
+    },
+  });
+  const config = readConfig({ ...on, OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${server.port}` });
+  const metrics = openMetrics("both");
+  {
+    await using resources = new AsyncDisposableStack();
+    for (const service of ["api", "search", "chronicle"] as const)
+      openSinks(config, service, metrics, resources).tracing.tracer.startSpan("work").end();
+  }
+  const { body } = await metrics.render(null);
+  const drops = Array.from(body.matchAll(/^wordloom_spans_dropped_total\{.*\} (\d+)$/gm), ([, n]) => Number(n));
+  expect([asked, drops]).toEqual([3, [0, 0, 0]]);
 });
 
 test("dropped spans are counted in a metric, by reason", async () => {

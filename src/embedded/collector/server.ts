@@ -27,11 +27,21 @@ export function serve(store: Store, hostname: string, port: number): Bun.Server<
   });
 }
 
+/** Jaeger's search as curl sends it without -G: the parameters are the body of a form. */
+const isForm = (request: Request, pathname: string) =>
+  request.method === "POST" &&
+  pathname === "/api/traces" &&
+  (request.headers.get("content-type") ?? "").startsWith("application/x-www-form-urlencoded");
+
 function respond(store: Store, request: Request): Response | Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   if (pathname === "/v1/traces") return receiveTraces(store, request);
   // Metrics and logs have nobody here who takes them.
   if (pathname.startsWith("/v1/")) return notFound();
+  if (isForm(request, pathname))
+    return request
+      .text()
+      .then((form) => respondV1(store, pathname, new URLSearchParams([...searchParams, ...new URLSearchParams(form)])));
   if (request.method !== "GET" && request.method !== "HEAD")
     return new Response("405 method not allowed\n", { status: 405, headers: { allow: "GET, HEAD" } });
   if (pathname.startsWith("/api/v3/")) return respondV3(store, pathname, searchParams);

@@ -165,12 +165,8 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         verdicts.push(judged);
         const sent = result.kind !== "failed" || result.unsent !== true;
         const decision = decide(event, `${index}/${item.id}`, judged, wait, backoff, sent);
-        decisions.set(
-          event.id,
-          experiment.attributes === null
-            ? decision
-            : { ...decision, labs: { ...experiment.attributes, ...injected?.attributes } },
-        );
+        const labs = injected?.attributes ?? experiment.rewritten(result);
+        decisions.set(event.id, labs === null ? decision : { ...decision, labs });
       }
     }
     return { decisions, health: healthOf(verdicts, wait) };

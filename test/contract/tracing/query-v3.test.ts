@@ -84,7 +84,7 @@ describe("v3", () => {
     });
     const [resource] = (json as Otlp).result.resourceSpans;
     expect(resource?.resource.attributes).toContainEqual({ key: "service.name", value: { stringValue: service } });
-    expect(resource?.scopeSpans[0]?.scope.name).toBe(service);
+    expect(resource?.scopeSpans[0]?.scope.name).toBe("wordloom.api");
   });
 
   test("finds whole traces by service, operation and duration", async () => {

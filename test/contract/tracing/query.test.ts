@@ -203,7 +203,7 @@ describe("a search by tags", () => {
     ["the status of the span", { "otel.status_code": "ERROR" }],
     ["the status as error", { error: "true" }],
     ["what the status says", { "otel.status_description": "no" }],
-    ["the scope", { "otel.scope.name": api }],
+    ["the scope", { "otel.scope.name": "wordloom.api" }],
     ["the resource", { "service.version": "1.2.3" }],
     ["an event", { event: "exception" }],
     ["an event's attribute", { "exception.message": "went wrong" }],

@@ -94,6 +94,18 @@ describe("the trace store", () => {
     expect(await held(url)).toEqual(await held(queryUrl));
   });
 
+  test("takes a search as curl sends one without -G: as a form", async () => {
+    const { url } = await start();
+    const [id] = await send(url, 1);
+    await send(url, 1, "other");
+    const form = new URLSearchParams({ service: "svc", limit: "20" });
+    const answer = await fetch(`${url}/api/traces`, { method: "POST", body: form });
+    const { data } = (await answer.json()) as { data: { traceID: string }[] };
+    expect(data.map(({ traceID }) => traceID)).toEqual([id ?? ""]);
+    expect((await fetch(`${url}/api/services`, { method: "POST", body: form })).status).toBe(405);
+    expect((await fetch(`${url}/api/traces`, { method: "POST", body: "{}" })).status).toBe(405);
+  });
+
   test("stops twice without harm, and its ports are free again", async () => {
     const collector = await start({ port: freePort() });
     await Promise.all([collector.stop(), collector.stop()]);
