@@ -50,13 +50,18 @@ function keptColumns(outcome: Exclude<Outcome, { kind: "done" }>): Kept {
 
 /**
  * Writes the outcomes of a whole batch in one statement, fenced by the lease: done rows move to history, the others go back or fail.
- * Returns the ids that were settled; an id that is missing was not ours any more and was not touched. Throws what the driver throws, with nothing settled.
+ * Returns the ids that were settled; an id that is missing was not ours any more and was not touched. Throws what the driver throws.
+ *
+ * `again`: the same outcomes may have been settled before, by a statement whose answer was lost. What that one settled is returned as well. A done row names its claim for
+ * ever. One that went back or failed names nobody, and may be somebody else's by now: that it was settled is told by the lease, which ends with its last row. Was it
+ * over before this statement came, and holds still by the clock, so that nobody can have taken its rows, then it was us.
  */
 export async function settle(
   db: Db,
   queue: Queue,
   lease: Lease,
   outcomes: Iterable<readonly [bigint, Outcome]>,
+  again = false,
 ): Promise<Set<bigint>> {
   const done = { all: [] as bigint[], noop: [] as bigint[], superseded: [] as bigint[], unsent: [] as bigint[] };
   const others: string[] = [];
@@ -90,8 +95,9 @@ export async function settle(
   // What is not settled now stays under lease.
   const whole = done.all.length + otherIds.length === lease.events.length;
   const ended = whole
-    ? sql`, ended as (delete from outbox_leases where claim_batch_id = ${lease.claimBatchId}::uuid)`
+    ? sql`, ended as (delete from outbox_leases where claim_batch_id = ${lease.claimBatchId}::uuid${again ? sql` returning 1` : sql``})`
     : sql``;
+  const wasOver = again && whole ? sql`, not exists (select from ended) as was_over` : sql``;
   // Most batches are done as a whole, and need only the first half.
   const rest = sql`, kept as (
       update ${live} e
@@ -105,12 +111,19 @@ export async function settle(
       returning e.id
     )`;
   // One row: the driver's work goes by the row.
-  const [row] = await db.execute<{ ids: string | null }>(
+  const [row] = await db.execute<{ ids: string | null; was_over?: boolean }>(
     otherIds.length === 0
-      ? sql`with ${moved}${ended} select string_agg(id::text, ',') as ids from moved`
-      : sql`with ${moved}${rest}${ended} select string_agg(id::text, ',') as ids from (select id from moved union all select id from kept) s`,
+      ? sql`with ${moved}${ended} select string_agg(id::text, ',') as ids${wasOver} from moved`
+      : sql`with ${moved}${rest}${ended} select string_agg(id::text, ',') as ids${wasOver} from (select id from moved union all select id from kept) s`,
   );
-  return new Set(row?.ids?.split(",").map(BigInt));
+  const byUs = row?.was_over === true && performance.now() < lease.expiresAt;
+  const settled = new Set(row?.ids?.split(",").map(BigInt));
+  if (!again || settled.size === done.all.length + otherIds.length) return settled;
+  // Not part of the statement above: that one may have waited for the end of the one before, and does not see what it wrote.
+  const [before] = await db.execute<{ ids: string | null }>(sql`
+    select string_agg(id::text, ',') as ids from ${sql.identifier(`${queue.table}_done`)}
+     where id = any(${ids(done.all)}) and claim_batch_id = ${lease.claimBatchId}::uuid`);
+  return new Set([...settled, ...(before?.ids?.split(",").map(BigInt) ?? []), ...(byUs ? otherIds : [])]);
 }
 
 /** Makes rows that wait for one of these reasons due at once, the next ones first and at most `limit`: what they waited for is back. Returns how many. */

@@ -1,5 +1,5 @@
 import type { Db } from "../db/client.ts";
-import { isContention, isUnavailable } from "../db/failure.ts";
+import { isContention, isRolledBack, isUnavailable } from "../db/failure.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
@@ -75,10 +75,12 @@ async function settleWithin(
   signals: WorkerSignals,
   leave: AbortSignal,
 ): Promise<Set<bigint>> {
+  let open = false;
   for (let attempt = 0; ; attempt += 1) {
     try {
-      return await settle(db, queue, lease, outcomes);
+      return await settle(db, queue, lease, outcomes, open);
     } catch (error) {
+      open ||= !isRolledBack(error);
       signals.databaseFailed("settle", failureReason(error), error);
       const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 }, Math.random());
       const inVain = failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt;

@@ -7,6 +7,7 @@ import { hasten, settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { openQueue } from "../support/open-queue.ts";
 import { all, applied, enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
+import { until } from "../support/until.ts";
 
 const queue = queues.search;
 const { db } = await openQueue(queue);
@@ -150,6 +151,74 @@ test("of a batch that was lost in part the rest is settled, and the lost ids are
   expect(settled).toEqual(new Set(first.events.map((e) => e.id).filter((id) => !lost.includes(id))));
   const rows = await rowsById();
   for (const id of lost) expect(rows.get(id)).toMatchObject({ status: "processing", owner: "w2" });
+});
+
+test.each(endings)("a settle whose answer was lost is told as ours when it is made again: %s", async (_, outcome) => {
+  await enqueue(db, queue, newEvents(3));
+  const lease = await claim("w1");
+  await settle(db, queue, lease, all(lease, outcome));
+  const before = await rowsById();
+  expect(await settle(db, queue, lease, all(lease, outcome), true)).toEqual(new Set(before.keys()));
+  // Whoever claims them again does not make the answer another one.
+  const heir = await openClaim(db, queue, { owner: "w2", leaseMs: 30_000 })(10);
+  expect(await settle(db, queue, lease, all(lease, outcome), true)).toEqual(new Set(before.keys()));
+  for (const e of heir?.events ?? [])
+    expect((await rowsById()).get(e.id)).toMatchObject({ status: "processing", owner: "w2" });
+});
+
+test("a settle that is made again while the first is still under way waits for it, and is told as ours", async () => {
+  await enqueue(db, queue, newEvents(endings.length));
+  const lease = await claim("w1");
+  const outcomes = new Map(lease.events.map((e, i) => [e.id, endings[i]?.[1] ?? applied]));
+  let second: Promise<Set<bigint>> | undefined;
+  await db.transaction(async (tx) => {
+    await settle(
+      intercept(db, (statement) => tx.execute(statement)),
+      queue,
+      lease,
+      outcomes,
+    );
+    second = settle(db, queue, lease, outcomes, true);
+    await until("the second waits", async () => {
+      const waiting = await db.execute(
+        sql`select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+      return waiting.length > 0;
+    });
+  });
+  expect(await second).toEqual(new Set(outcomes.keys()));
+});
+
+test.each(endings)(
+  "a settle that never came through settles when it is made again: %s",
+  async (_, outcome, expected) => {
+    await enqueue(db, queue, newEvents(2));
+    const lease = await claim("w1");
+    expect((await settle(db, queue, lease, all(lease, outcome), true)).size).toBe(2);
+    for (const row of (await rowsById()).values()) expect(row).toMatchObject(expected);
+  },
+);
+
+test.each(endings)("what was lost before the first settle is not ours in the second: %s", async (_, outcome) => {
+  await enqueue(db, queue, newEvents(3));
+  const zombie = await claim("w1");
+  await expire(db, queue, zombie);
+  zombie.expiresAt = performance.now();
+  await reclaim(db, queue, "sweep", 600_000, 10);
+  expect(await settle(db, queue, zombie, all(zombie, outcome), true)).toEqual(new Set());
+  const heir = await claim("w2");
+  expect(await settle(db, queue, zombie, all(zombie, outcome), true)).toEqual(new Set());
+  await settle(db, queue, heir, all(heir, applied));
+  expect(await settle(db, queue, zombie, all(zombie, outcome), true)).toEqual(new Set());
+});
+
+test("of a settle that was lost after the lease had run out, what is done is still told as ours", async () => {
+  await enqueue(db, queue, newEvents(2));
+  const lease = await claim("w1");
+  const outcomes = lease.events.map((e, i) => [e.id, i === 0 ? applied : retry()] as const);
+  await settle(db, queue, lease, outcomes);
+  lease.expiresAt = performance.now();
+  expect(await settle(db, queue, lease, outcomes, true)).toEqual(new Set([outcomes[0]?.[0] ?? 0n]));
 });
 
 test("a lease is forgotten with its last event: what is left out of a settle is still found when it lapses", async () => {

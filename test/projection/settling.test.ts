@@ -1,0 +1,95 @@
+import { afterAll, beforeEach, expect, test } from "bun:test";
+import type { Db } from "../../src/db/client.ts";
+import {
+  batchResult,
+  emptyQueue,
+  openSearch,
+  readRows,
+  recordSignals,
+  runBatch,
+  type Seed,
+  seed,
+} from "../support/batch.ts";
+import { intercept } from "../support/intercept.ts";
+import { testDatabase } from "../support/postgres.ts";
+import { connect, itemError, startScriptedEngine } from "../support/scripted-engine.ts";
+
+/** What is told of a batch whose settle does not go as it should. */
+
+const { db, close } = (await testDatabase()).open();
+const engine = await startScriptedEngine();
+const client = await connect(engine.url);
+const recorded = recordSignals();
+afterAll(async () => {
+  await client.close();
+  await engine.close();
+  await close();
+});
+beforeEach(async () => {
+  await emptyQueue(db);
+  engine.reset();
+  recorded.counted();
+  recorded.forget();
+});
+
+const upserts = (count: number): Seed[] =>
+  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+
+/** A failure as the driver reports it: its code is all that is looked at. */
+const failure = (code: string) => Object.assign(new Error(code), { code });
+
+/** `db`, but what happens to the first settle of a batch is up to `first`. Its statements: the claim, then the settles. */
+function settling(first: (settle: () => Promise<unknown>) => Promise<unknown>): Db {
+  let statements = 0;
+  return intercept(db, (statement) => {
+    statements += 1;
+    return statements === 2 ? first(() => db.execute(statement)) : db.execute(statement);
+  });
+}
+
+const answerLost = (code: string) => async (settle: () => Promise<unknown>) => {
+  await settle();
+  throw failure(code);
+};
+
+test.each(["CONNECTION_CLOSED", "57P01", "ANSWER_TIMEOUT"])(
+  "a batch whose settle committed but was never answered (%s) is told as settled, not as somebody else's",
+  async (code) => {
+    await seed(db, upserts(5));
+    engine.item = ({ id }) =>
+      id === engine.requests[0]?.items[0]?.id ? itemError(429, "too_many", "queue") : undefined;
+    await runBatch(settling(answerLost(code)), openSearch(db, client), recorded);
+    expect(recorded.counted()).toMatchObject({
+      "outbox_db_errors_total{step=settle,reason=db_unavailable}": 1,
+      "outbox_processed_total{op=upsert}": 4,
+      "outbox_retry_scheduled_total{op=upsert,reason=es_429}": 1,
+    });
+    const [line] = recorded.told('"projection.process_batch"');
+    expect(line).toMatchObject({ result: "partial", ok_count: 4, retry_count: 1, owner_mismatch: 0 });
+    expect(recorded.gauge("outbox_last_success_timestamp_seconds")).toBeGreaterThan(0);
+  },
+);
+
+test("a settle that the database refused is made again, and settles", async () => {
+  await seed(db, upserts(5));
+  await runBatch(
+    settling(() => Promise.reject(failure("40P01"))),
+    openSearch(db, client),
+    recorded,
+  );
+  expect(batchResult(recorded)).toBe("ok");
+  expect((await readRows(db)).map((r) => r.status)).toEqual(Array(5).fill("done"));
+});
+
+test("a batch that cannot be settled is told as lost, and its rows stay under lease until that runs out", async () => {
+  await seed(db, upserts(2));
+  await runBatch(
+    settling(() => Promise.reject(new Error("nobody knows why"))),
+    openSearch(db, client),
+    recorded,
+  );
+  expect(recorded.told('"projection.batch_lost"')).toMatchObject([{ level: "error", batch_size: 2 }]);
+  expect(recorded.told('"projection.process_batch"')).toEqual([]);
+  expect(recorded.counted()["outbox_db_errors_total{step=settle,reason=unknown_exception}"]).toBe(1);
+  expect((await readRows(db)).map((r) => r.status)).toEqual(["processing", "processing"]);
+});
