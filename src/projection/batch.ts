@@ -134,6 +134,7 @@ export async function processBatch(
       signals.databaseFailed("prepare", failureReason(error), error);
       return failureReason(error) === "db_unavailable" ? releaseAll(lease) : putOff(lease, error, false);
     }
+    if ("decided" in prepared) return prepared.decided;
     const { granted, done } = await turn();
     try {
       // Past its time a request would meet a row that is somebody else's.

@@ -21,7 +21,10 @@ export type TargetHealth =
 export type Applied = { readonly decisions: ReadonlyMap<bigint, Decision>; readonly health: TargetHealth };
 
 /** A batch that is ready to be sent: everything that could be done while the request before it was on its way is done. */
-export type Prepared = { readonly send: (signal: AbortSignal) => Promise<Applied> };
+export type Prepared =
+  | { readonly send: (signal: AbortSignal) => Promise<Applied> }
+  /** Nothing of it can be sent: the target has no say in it, and nothing is learnt of the target. */
+  | { readonly decided: ReadonlyMap<bigint, Decision> };
 
 /** Where events of one queue go. `prepare` and `send` never throw for what the target does; they throw what the database throws. */
 export type Projection = {

@@ -173,7 +173,8 @@ export async function runBatch(
   { signals }: Recorded,
   limit = 10_000,
 ): Promise<Lease | null> {
-  const claim = openClaim(db, queues.search, { owner: "w1", leaseMs: 60_000 });
+  const queue = typeof projection === "function" ? queues.search : projection.queue;
+  const claim = openClaim(db, queue, { owner: "w1", leaseMs: 60_000 });
   const lease = await claim(limit);
   if (lease === null) return null;
   const batch = signals.claimed(lease, Date.now(), 1, "atomic");

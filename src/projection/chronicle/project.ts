@@ -1,7 +1,8 @@
 import type { Db } from "../../db/client.ts";
-import { isContention, isUnavailable } from "../../db/failure.ts";
+import { isContention } from "../../db/failure.ts";
 import { type ClaimedEvent, queues } from "../../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
+import { failedForGood, failedOnce, isolating } from "../isolate.ts";
 import type { Decision, Projection } from "../projection.ts";
 import { writeEntries } from "./entries.ts";
 
@@ -17,53 +18,32 @@ export type ChronicleProjectionOptions = {
 export function chronicleProjection(db: Db, options: ChronicleProjectionOptions): Projection {
   const { projectionVersion, maxAttempts, backoff, fault } = options;
 
-  const failed = (error: string): Decision => ({
-    outcome: { kind: "fail", reason: "deterministic_exception", error, sent: true },
-  });
-  const again = (event: ClaimedEvent, reason: "unknown_exception" | "db_contention", error: string): Decision => {
-    const counted = reason === "unknown_exception";
-    if (counted && event.countedAttempts + 1 >= maxAttempts)
-      return { outcome: { kind: "fail", reason, error, sent: true } };
-    return {
-      outcome: {
-        kind: "retry",
-        reason,
-        error,
-        delayMs: retryDelayMs(event.attempts, backoff, Math.random()),
-        counted,
-        sent: true,
-      },
-    };
-  };
+  const again = (event: ClaimedEvent, error: string) => failedOnce(event, error, maxAttempts, backoff);
 
   function injected(event: ClaimedEvent): Decision | null {
     if (fault === null || fault.entityId !== event.entityId) return null;
     const error = `Injected ${fault.kind} failure (fault injection)`;
-    return fault.kind === "deterministic" ? failed(error) : again(event, "unknown_exception", error);
+    return fault.kind === "deterministic" ? failedForGood(error) : again(event, error);
   }
 
   function decide(event: ClaimedEvent, written: "written" | "same" | undefined): Decision {
-    if (written === undefined) return failed(`the chronicle event ${event.entityId} does not exist`);
+    if (written === undefined) return failedForGood(`the chronicle event ${event.entityId} does not exist`);
     return { outcome: { kind: "done", result: written === "written" ? "applied" : "superseded", sent: true } };
   }
 
-  /** One event that the database cannot take must not fail its neighbours: after such an error each goes alone. */
-  async function apply(events: readonly ClaimedEvent[]): Promise<[bigint, Decision][]> {
+  function busy(event: ClaimedEvent, error: string): Decision {
+    const delayMs = retryDelayMs(event.attempts, backoff, Math.random());
+    return { outcome: { kind: "retry", reason: "db_contention", error, delayMs, counted: false, sent: true } };
+  }
+
+  async function write(events: readonly ClaimedEvent[]): Promise<Decision[]> {
     try {
-      const written = await writeEntries(
-        db,
-        events.map((e) => e.entityId),
-        projectionVersion,
-      );
-      return events.map((e) => [e.id, decide(e, written.get(e.entityId))]);
+      const ids = events.map((e) => e.entityId);
+      const written = await writeEntries(db, ids, projectionVersion);
+      return events.map((e) => decide(e, written.get(e.entityId)));
     } catch (error) {
-      if (isUnavailable(error)) throw error;
-      const message = error instanceof Error ? error.message : "unknown error";
-      if (isContention(error)) return events.map((e) => [e.id, again(e, "db_contention", message)]);
-      const [only, ...more] = events;
-      if (only !== undefined && more.length === 0) return [[only.id, again(only, "unknown_exception", message)]];
-      const one = await Promise.all(events.map((e) => apply([e])));
-      return one.flat();
+      if (!isContention(error)) throw error;
+      return events.map((e) => busy(e, error instanceof Error ? error.message : "unknown error"));
     }
   }
 
@@ -77,11 +57,16 @@ export function chronicleProjection(db: Db, options: ChronicleProjectionOptions)
           const decisions = new Map<bigint, Decision>();
           const sound: ClaimedEvent[] = [];
           for (const event of lease.events) {
-            const broken = event.op === "upsert" ? injected(event) : failed(`the chronicle knows no op "${event.op}"`);
+            const broken =
+              event.op === "upsert" ? injected(event) : failedForGood(`the chronicle knows no op "${event.op}"`);
             if (broken) decisions.set(event.id, broken);
             else sound.push(event);
           }
-          for (const [id, decision] of sound.length > 0 ? await apply(sound) : []) decisions.set(id, decision);
+          // One event that the database cannot take must not fail its neighbours.
+          for (const [i, decision] of (await isolating(sound, write, again)).entries()) {
+            const event = sound[i];
+            if (event) decisions.set(event.id, decision);
+          }
           return { decisions, health: { kind: "well" } };
         },
       }),

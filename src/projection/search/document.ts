@@ -41,7 +41,8 @@ function source(row: Row): string {
  * An entity without a row was deleted so long ago that even its tombstone is gone: deleted too. `events` holds at most one event of each entity; items come in their order.
  */
 export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promise<BulkItem[]> {
-  const types = `{${Array.from(new Set(events.map((e) => e.entityType))).join(",")}}`;
+  // Quoted, because a row that was inserted by hand may hold any text.
+  const types = `{${Array.from(new Set(events.map((e) => e.entityType)), (type) => `"${type.replace(/["\\]/g, "\\$&")}"`).join(",")}}`;
   const ids = `{${events.map((e) => e.entityId).join(",")}}`;
   // Two lists and no join, whose pairs are looked up one by one, at twice the cost. What they find beyond the pairs is left aside.
   const rows = await db.execute<Row>(sql`

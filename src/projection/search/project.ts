@@ -1,14 +1,15 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Db } from "../../db/client.ts";
-import { type ClaimedEvent, type Lease, queues } from "../../outbox/event.ts";
+import { type ClaimedEvent, type Lease, ops, queues } from "../../outbox/event.ts";
 import { type BulkItem, bulkBody, type ItemResult, sendBulk } from "../../search/bulk.ts";
 import type { BatchSignals } from "../../telemetry/batch-signals.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
+import { failedForGood, failedOnce, isolating } from "../isolate.ts";
 import type { Applied, Decision, Prepared, Projection, TargetHealth } from "../projection.ts";
 import { type Limits, type Verdict, verdict } from "../verdict.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";
-import { createSizeLimit, cut, type Request } from "./cut.ts";
+import { createSizeLimit, cut, type Request, type Sent } from "./cut.ts";
 import { buildItems } from "./document.ts";
 
 export type SearchProjectionOptions = {
@@ -117,13 +118,11 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
 
   async function send(
     requests: readonly Request[],
-    superseded: readonly ClaimedEvent[],
+    decided: ReadonlyMap<bigint, Decision>,
     signals: BatchSignals,
     signal: AbortSignal,
   ): Promise<Applied> {
-    const decisions = new Map<bigint, Decision>(
-      superseded.map((e) => [e.id, { outcome: { kind: "done", result: "superseded", sent: false } }]),
-    );
+    const decisions = new Map(decided);
     const verdicts: Verdict[] = [];
     let wait: number | null = null;
     let outage: ReturnType<typeof outageIn>;
@@ -176,14 +175,31 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     queue: queues.search,
     gatherMs: 2,
     prepare: async (lease: Lease, signals: BatchSignals): Promise<Prepared> => {
-      const { newest, superseded } = newestPerEntity(lease.events);
-      const items = await buildItems(db, newest);
-      const sent = newest.flatMap((event, i) => {
-        const item = items[i];
-        return item ? [{ event, item }] : [];
-      });
+      const decided = new Map<bigint, Decision>();
+      const known: ClaimedEvent[] = [];
+      for (const event of lease.events) {
+        if (ops.includes(event.op)) known.push(event);
+        else decided.set(event.id, failedForGood(`the search index knows no op "${event.op}"`));
+      }
+      const { newest, superseded } = newestPerEntity(known);
+      for (const { id } of superseded)
+        decided.set(id, { outcome: { kind: "done", result: "superseded", sent: false } });
+      // One document that the database cannot read must not keep back its neighbours.
+      const built = await isolating<BulkItem | Decision>(
+        newest,
+        (events) => buildItems(db, events),
+        (event, error) => failedOnce(event, error, limits.maxAttempts, backoff),
+      );
+      const sent: Sent[] = [];
+      for (const [i, event] of newest.entries()) {
+        const item = built[i];
+        if (item === undefined) continue;
+        if ("outcome" in item) decided.set(event.id, item);
+        else sent.push({ event, item });
+      }
+      if (sent.length === 0) return { decided };
       const requests = cut(sent, size.bytes());
-      return { send: (signal) => send(requests, superseded, signals, signal) };
+      return { send: (signal) => send(requests, decided, signals, signal) };
     },
   };
 }

@@ -1,0 +1,154 @@
+import { afterAll, beforeEach, expect, test } from "bun:test";
+import { type SQL, sql } from "drizzle-orm";
+import { openClaim } from "../../src/outbox/claim.ts";
+import { queues } from "../../src/outbox/event.ts";
+import { processBatch } from "../../src/projection/batch.ts";
+import { createPace } from "../../src/projection/pace.ts";
+import {
+  emptyQueue,
+  makeDue,
+  openSearch,
+  readRows,
+  recordSignals,
+  runBatch,
+  type Seed,
+  seed,
+} from "../support/batch.ts";
+import { intercept } from "../support/intercept.ts";
+import { testDatabase } from "../support/postgres.ts";
+import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
+
+/** Search events that never become a document: rows that somebody has inserted by hand, documents that the database cannot read. */
+
+const { db, close } = (await testDatabase()).open();
+const engine = await startScriptedEngine();
+const client = await connect(engine.url);
+const recorded = recordSignals();
+afterAll(async () => {
+  await client.close();
+  await engine.close();
+  await close();
+});
+beforeEach(async () => {
+  await emptyQueue(db);
+  engine.reset();
+  recorded.counted();
+});
+
+const upserts = (count: number): Seed[] =>
+  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+
+/** A row of the queue, and what search_index holds of its entity. */
+async function insertByHand(entityType: string, op: string): Promise<void> {
+  await db.execute(sql`
+    with entity as (
+      insert into search_index (entity_type, entity_id, title, text, snippet, event_version) values (${entityType}, gen_random_uuid(), 'title', 'words', '', 1) returning *
+    )
+    insert into search_outbox_events (entity_type, entity_id, op, event_version) select entity_type, entity_id, ${op}, event_version from entity`);
+}
+
+const statuses = async () => (await readRows(db)).map((r) => r.status);
+
+/** `db`, but Postgres fails whatever names one of these entities. */
+function failingFor(entityIds: readonly string[], count: (statement: SQL) => void = () => undefined) {
+  return intercept(db, (statement) => {
+    count(statement);
+    const text = JSON.stringify(statement, (_, v: unknown) => (typeof v === "bigint" ? v.toString() : v));
+    return db.execute(entityIds.some((id) => text.includes(id)) ? sql`select 1 / 0` : statement);
+  });
+}
+
+test.each(["a{b", "a}b", 'a"b', "a\\b", "a,b", "NULL", "", " "])(
+  "no text in a row breaks the look-up of its batch: entity_type %p",
+  async (entityType) => {
+    await seed(db, upserts(2));
+    await insertByHand(entityType, "upsert");
+    await runBatch(db, openSearch(db, client), recorded);
+    expect(await statuses()).toEqual(["done", "done", "done"]);
+    expect(engine.requests[0]?.items.map((i) => [i.op, i.id.split(":")[0]])).toEqual([
+      ["index", "tag"],
+      ["index", "tag"],
+      ["index", entityType],
+    ]);
+  },
+);
+
+test("an op that the search index does not know fails its event at once, and speaks for no other event of the entity", async () => {
+  const [one] = await seed(db, upserts(2));
+  await db.execute(
+    sql`insert into search_outbox_events (entity_type, entity_id, op, event_version) values ('tag', ${one?.entityId}::uuid, 'merge', 9)`,
+  );
+  await runBatch(db, openSearch(db, client), recorded);
+  const [, , unknown] = await readRows(db);
+  expect(await statuses()).toEqual(["done", "done", "failed"]);
+  expect(unknown).toMatchObject({ reason: "deterministic_exception", counted: 1, attempts: 1 });
+  expect(unknown?.error).toBe('the search index knows no op "merge"');
+  expect(engine.requests.map((r) => r.items.map((i) => i.version))).toEqual([[7n, 7n]]);
+  expect(recorded.counted()["outbox_terminal_failed_total{op=merge,reason=deterministic_exception}"]).toBe(1);
+});
+
+test("a document that the database cannot read is found among a hundred by halves, and the others land in one request", async () => {
+  const seeded = await seed(db, upserts(100));
+  const poison = seeded[37]?.entityId ?? "";
+  let lookups = 0;
+  const reading = failingFor([poison], () => {
+    lookups += 1;
+  });
+  await runBatch(db, openSearch(reading, client), recorded);
+  const rows = await readRows(db);
+  expect(rows.flatMap((r, i) => (r.status === "done" ? [] : [[i, r.status, r.reason, r.counted]]))).toEqual([
+    [37, "pending", "unknown_exception", 1],
+  ]);
+  expect(lookups).toBeLessThanOrEqual(2 * Math.ceil(Math.log2(100)) + 1);
+  expect(engine.requests.map((r) => r.items.length)).toEqual([99]);
+});
+
+test("documents that the database can never read fail at OUTBOX_MAX_ATTEMPTS, and ask nothing of the engine when they are alone", async () => {
+  const [one, , two] = await seed(db, upserts(3));
+  const reading = failingFor([one?.entityId ?? "", two?.entityId ?? ""]);
+  const search = openSearch(reading, client, { limits: { maxAttempts: 3, terminalOnTransient: false } });
+  for (const counted of [1, 2, 3]) {
+    await runBatch(db, search, recorded);
+    const rows = await readRows(db);
+    for (const row of [rows[0], rows[2]])
+      expect(row).toMatchObject({ status: counted < 3 ? "pending" : "failed", reason: "unknown_exception", counted });
+    await makeDue(db);
+  }
+  expect(await statuses()).toEqual(["failed", "done", "failed"]);
+  expect(engine.requests.length).toBe(1);
+});
+
+test.each([
+  ["40P01", { status: "pending", reason: "db_contention", attempts: 0, counted: 0 }],
+  ["CONNECTION_CLOSED", { status: "pending", reason: null, attempts: 0, counted: 0 }],
+])("a database that is busy or away while documents are read is no event's fault (%s)", async (code, expected) => {
+  await seed(db, upserts(4));
+  let lookups = 0;
+  const failing = intercept(db, () => {
+    lookups += 1;
+    return Promise.reject(Object.assign(new Error(code), { code }));
+  });
+  await runBatch(db, openSearch(failing, client), recorded);
+  expect(await readRows(db)).toMatchObject(Array(4).fill(expected));
+  expect(lookups).toBe(1);
+});
+
+test("a batch of which nothing can be sent waits for no turn, and tells nothing of the engine", async () => {
+  await insertByHand("tag", "merge");
+  const lease = await openClaim(db, queues.search, { owner: "w1", leaseMs: 60_000 })(10);
+  if (lease === null) throw new Error("nothing was claimed");
+  const batch = recorded.signals.claimed(lease, Date.now(), 1, "atomic");
+  const never = () => Promise.reject(new Error("the engine was asked"));
+  await processBatch(
+    db,
+    openSearch(db, client),
+    lease,
+    never,
+    { ...createPace(2, recorded.signals, () => undefined), send: never },
+    { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 },
+    batch,
+    recorded.signals,
+    new AbortController().signal,
+  );
+  expect(await statuses()).toEqual(["failed"]);
+});
