@@ -33,22 +33,29 @@ type Row = {
 };
 
 const atOnce = 1000;
+/**
+ * How often an event is lost at least before it is failed, however few attempts it has. One loss says nothing of the event: a worker that is killed loses all that it held.
+ * The second may be the same crash, met again by the worker that was started in its place.
+ */
+const fewestLosses = 3;
 
 /** True of a row under lease that reclaim takes: the lease ran out, or it was worked on for longer than `maxProcessingMs`. */
 export const lapsed = (maxProcessingMs: number): SQL =>
   sql`(lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')`;
 
 /**
- * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, and writes who took them, from whom, when and why.
- * A row that was lost `maxReclaims` times is failed: whatever holds it dies. `attempts` stays: the send may have happened. Forgets the leases of which nothing is left.
+ * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, at most a thousand, and writes who took them, from whom, when and why. None
+ * is left when it returns none. A row that was lost `maxAttempts` times, but three times at least, is failed: whatever holds it dies. `attempts` stays: the send may have
+ * happened. Forgets the leases of which nothing is left.
  */
 export async function reclaim(
   db: Db,
   queue: Queue,
   by: string,
   maxProcessingMs: number,
-  maxReclaims: number,
+  maxAttempts: number,
 ): Promise<Reclaimed[]> {
+  const maxLosses = Math.max(fewestLosses, maxAttempts);
   const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute<Row>(sql`
     with held as materialized (
@@ -61,10 +68,10 @@ export async function reclaim(
          for update skip locked
     ), taken as (
       update ${live} e
-         set status = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'failed' else 'pending' end,
-             error_reason = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'lease_expired' else e.error_reason end,
-             error = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
-             next_retry_at = case when e.reclaim_count + 1 >= ${maxReclaims}::int then 'infinity'::timestamptz else now() end,
+         set status = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'failed' else 'pending' end,
+             error_reason = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'lease_expired' else e.error_reason end,
+             error = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
+             next_retry_at = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'infinity'::timestamptz else now() end,
              reclaim_count = e.reclaim_count + 1, last_reclaimed_at = now(), last_reclaimed_by = ${by}, last_reclaimed_from = e.owner,
              last_reclaimed_reason = case when e.lease_until < now() then 'lease_expired' else 'max_processing_seconds' end,
              owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, updated_at = now()

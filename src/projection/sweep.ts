@@ -88,9 +88,12 @@ export function startSweep(
 
   const stops = [
     every(options.reclaimIntervalMs, "reclaim", async () => {
-      const rows = await reclaim(db, queue, options.workerId, options.maxProcessingMs, options.maxAttempts);
-      signals.reclaimed(rows);
-      if (rows.length > 0) found();
+      for (;;) {
+        const rows = await reclaim(db, queue, options.workerId, options.maxProcessingMs, options.maxAttempts);
+        if (rows.length === 0) return;
+        signals.reclaimed(rows);
+        found();
+      }
     }),
     every(gaugeIntervalMs, "backlog", async () => {
       signals.backlogRead(await readBacklog(db, queue, options.maxProcessingMs));

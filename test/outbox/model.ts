@@ -6,7 +6,7 @@ import { type Lease, type Op, type Outcome, queues } from "../../src/outbox/even
 import { astray, enqueue, type QueueRow, rowsOf } from "../support/queue.ts";
 
 export const queue = queues.search;
-export const maxReclaims = 2;
+export const maxReclaims = 3;
 
 /** What the model holds of one row. `claims` minus `refunds` is what the row must call attempts. */
 type ModelRow = {

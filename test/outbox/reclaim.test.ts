@@ -3,8 +3,11 @@ import { sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { type Lease, queues } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
+import { startSweep } from "../../src/projection/sweep.ts";
+import { recordSignals } from "../support/batch.ts";
 import { openQueue } from "../support/open-queue.ts";
 import { enqueue, expire, leasesOf, newEvents, rowsOf } from "../support/queue.ts";
+import { until } from "../support/until.ts";
 
 const queue = queues.search;
 const { db } = await openQueue(queue);
@@ -66,24 +69,33 @@ test("a row that is worked on for too long goes back though its lease holds", as
   expect((await reclaim(db, queue, "w2", 600_000, 10)).map((r) => r.why)).toEqual(["max_processing_seconds"]);
 });
 
-test("a row that was lost as often as allowed is failed with a reason, and is not claimed again", async () => {
-  await enqueue(db, queue, newEvents(1));
-  for (let lost = 1; lost <= 3; lost += 1) {
-    await expire(db, queue, await claim("w1"));
-    expect((await reclaim(db, queue, "w2", 600_000, 3)).map((r) => [r.status, r.reclaimCount])).toEqual([
-      [lost < 3 ? "pending" : "failed", lost],
-    ]);
-  }
-  const [row] = (await rowsOf(db, queue)).values();
-  expect(row).toMatchObject({
-    status: "failed",
-    error_reason: "lease_expired",
-    error: "the lease ran out 3 times",
-    attempts: 3,
-    due_in_ms: null,
-  });
-  expect(await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10)).toBeNull();
-});
+test.each([
+  [1, 3],
+  [2, 3],
+  [3, 3],
+  [5, 5],
+  [10, 10],
+])(
+  "with OUTBOX_MAX_ATTEMPTS=%i a row that was lost %i times is failed with a reason, and is not claimed again",
+  async (maxAttempts, losses) => {
+    await enqueue(db, queue, newEvents(1));
+    for (let lost = 1; lost <= losses; lost += 1) {
+      await expire(db, queue, await claim("w1"));
+      expect((await reclaim(db, queue, "w2", 600_000, maxAttempts)).map((r) => [r.status, r.reclaimCount])).toEqual([
+        [lost < losses ? "pending" : "failed", lost],
+      ]);
+    }
+    const [row] = (await rowsOf(db, queue)).values();
+    expect(row).toMatchObject({
+      status: "failed",
+      error_reason: "lease_expired",
+      error: `the lease ran out ${losses} times`,
+      attempts: losses,
+      due_in_ms: null,
+    });
+    expect(await openClaim(db, queue, { owner: "w1", leaseMs: 1000 })(10)).toBeNull();
+  },
+);
 
 test("the lease of a batch is forgotten once nothing of it is left, and not before", async () => {
   await enqueue(db, queue, newEvents(1500));
@@ -108,4 +120,30 @@ test("at most a thousand rows go back at once, and two sweeps at the same time s
   const ids = [...both.flat(), ...rest, ...more].map((r) => r.id);
   expect(ids.length).toBe(2500);
   expect(new Set(ids).size).toBe(2500);
+});
+
+test("one sweep takes back all that a killed worker held, in steps, and tells each row once", async () => {
+  await enqueue(db, queue, newEvents(2500));
+  await expire(db, queue, await claim("w1"));
+  const recorded = recordSignals();
+  let announced = 0;
+  const stop = startSweep(
+    db,
+    queue,
+    { workerId: "w2", reclaimIntervalMs: 600_000, maxProcessingMs: 600_000, maxAttempts: 10, retentionHours: 1000 },
+    recorded.signals,
+    () => {
+      announced += 1;
+    },
+  );
+  try {
+    await until("nothing is under lease", async () =>
+      [...(await rowsOf(db, queue)).values()].every((r) => r.status === "pending"),
+    );
+  } finally {
+    await stop();
+  }
+  expect(recorded.counted()["outbox_reclaimed_total{why=lease_expired}"]).toBe(2500);
+  expect(announced).toBe(3);
+  expect(await leasesOf(db, queue)).toEqual([]);
 });

@@ -138,6 +138,7 @@ test("a batch of which nothing can be sent waits for no turn, and tells nothing 
   const lease = await openClaim(db, queues.search, { owner: "w1", leaseMs: 60_000 })(10);
   if (lease === null) throw new Error("nothing was claimed");
   const batch = recorded.signals.claimed(lease, Date.now(), 1, "atomic");
+  const options = { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 };
   const never = () => Promise.reject(new Error("the engine was asked"));
   await processBatch(
     db,
@@ -145,7 +146,7 @@ test("a batch of which nothing can be sent waits for no turn, and tells nothing 
     lease,
     never,
     { ...createPace(2, recorded.signals, () => undefined), send: never },
-    { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 },
+    options,
     batch,
     recorded.signals,
     new AbortController().signal,
