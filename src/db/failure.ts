@@ -10,11 +10,14 @@ export function isContention(error: unknown): boolean {
   return ["40001", "40P01", "55P03", "57014"].includes(databaseErrorCode(error) ?? "");
 }
 
-/** The server could not be reached, went away, is starting or stopping, or has no connection to give. Waiting is right. */
+/**
+ * The server could not be reached, went away, is starting or stopping, has no connection to give, or takes no writes (read_only_sql_transaction: a standby, until it is
+ * promoted or somebody else answers in its place). Waiting is right.
+ */
 export function isUnavailable(error: unknown): boolean {
   const code = databaseErrorCode(error) ?? "";
   return (
-    /^(08|57P0|53[0-9])/.test(code) ||
+    /^(08|25006|57P0|53[0-9])/.test(code) ||
     [
       "CONNECTION_CLOSED",
       "CONNECTION_ENDED",
@@ -28,6 +31,7 @@ export function isUnavailable(error: unknown): boolean {
       "EPIPE",
       "ETIMEDOUT",
       "EHOSTUNREACH",
+      "ENETUNREACH",
       "ANSWER_TIMEOUT",
       "POOL_TIMEOUT",
     ].includes(code)
@@ -73,7 +77,11 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
       return `the host of ${where} is unknown; correct DATABASE_URL`;
     case "CONNECT_TIMEOUT":
     case "ETIMEDOUT":
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
       return `${where} does not answer; correct DATABASE_URL or the network`;
+    case "25006":
+      return `${where} takes no writes; name the primary in DATABASE_URL`;
     case "28P01":
     case "28000":
       return `${where} refuses the user or password; correct DATABASE_URL`;

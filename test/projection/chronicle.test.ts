@@ -6,6 +6,7 @@ import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type ChronicleProjectionOptions, chronicleProjection } from "../../src/projection/chronicle/project.ts";
 import { startProjection } from "../../src/projection/start.ts";
 import { recordSignals, runBatch } from "../support/batch.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { enqueue, newEvents, rowsOf } from "../support/queue.ts";
 import { connect } from "../support/scripted-engine.ts";
@@ -52,8 +53,8 @@ const entries = async () =>
 const makeDue = () =>
   db.execute(sql`update chronicle_outbox_events_live set next_retry_at = now() where status = 'pending'`);
 
-const open = (over: Partial<ChronicleProjectionOptions> = {}) =>
-  chronicleProjection(db, {
+const open = (over: Partial<ChronicleProjectionOptions> = {}, to = db) =>
+  chronicleProjection(to, {
     projectionVersion: 1,
     maxAttempts: 3,
     backoff: { baseMs: 500, maxMs: 30_000 },
@@ -99,6 +100,19 @@ test("an op that the chronicle does not know and an event that does not exist fa
   expect(unknown?.error).toBe('the chronicle knows no op "delete"');
   expect(missing?.error).toBe(`the chronicle event ${missing?.entity_id} does not exist`);
   expect(await entries()).toEqual([id ?? ""]);
+});
+
+test("a database that takes no writes costs no event an attempt that counts", async () => {
+  await seed(["tag_created", "tag_created"]);
+  const standby = intercept(db, (statement) =>
+    db.transaction(async (tx) => {
+      await tx.execute(sql`set transaction read only`);
+      return await tx.execute(statement);
+    }),
+  );
+  await runBatch(db, open({}, standby), recorded);
+  for (const row of await rows())
+    expect(row).toMatchObject({ status: "pending", error_reason: "db_unavailable", counted_attempts: 0 });
 });
 
 test.each([

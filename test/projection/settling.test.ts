@@ -1,4 +1,5 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
 import {
   batchResult,
@@ -39,16 +40,16 @@ const upserts = (count: number): Seed[] =>
 const failure = (code: string) => Object.assign(new Error(code), { code });
 
 /** `db`, but what happens to the first settle of a batch is up to `first`. Its statements: the claim, then the settles. */
-function settling(first: (settle: () => Promise<unknown>) => Promise<unknown>): Db {
+function settling(first: (settle: SQL) => Promise<unknown>): Db {
   let statements = 0;
   return intercept(db, (statement) => {
     statements += 1;
-    return statements === 2 ? first(() => db.execute(statement)) : db.execute(statement);
+    return statements === 2 ? first(statement) : db.execute(statement);
   });
 }
 
-const answerLost = (code: string) => async (settle: () => Promise<unknown>) => {
-  await settle();
+const answerLost = (code: string) => async (settle: SQL) => {
+  await db.execute(settle);
   throw failure(code);
 };
 
@@ -70,13 +71,20 @@ test.each(["CONNECTION_CLOSED", "57P01", "ANSWER_TIMEOUT"])(
   },
 );
 
-test("a settle that the database refused is made again, and settles", async () => {
+const inReadOnly = (statement: SQL) =>
+  db.transaction(async (tx) => {
+    await tx.execute(sql`set transaction read only`);
+    return await tx.execute(statement);
+  });
+
+test.each<[string, string, (settle: SQL) => Promise<unknown>]>([
+  ["a deadlock", "db_contention", () => Promise.reject(failure("40P01"))],
+  ["a network without a way to the server", "db_unavailable", () => Promise.reject(failure("ENETUNREACH"))],
+  ["a server that takes no writes", "db_unavailable", inReadOnly],
+])("a settle that did not come through for %s is made again, and settles", async (_, reason, first) => {
   await seed(db, upserts(5));
-  await runBatch(
-    settling(() => Promise.reject(failure("40P01"))),
-    openSearch(db, client),
-    recorded,
-  );
+  await runBatch(settling(first), openSearch(db, client), recorded);
+  expect(recorded.counted()[`outbox_db_errors_total{step=settle,reason=${reason}}`]).toBe(1);
   expect(batchResult(recorded)).toBe("ok");
   expect((await readRows(db)).map((r) => r.status)).toEqual(Array(5).fill("done"));
 });
