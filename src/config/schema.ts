@@ -214,7 +214,13 @@ export const schema = Type.Object({
   ),
   OUTBOX_TERMINAL_ON_TRANSIENT: flag(queue, "Outages of the target count towards OUTBOX_MAX_ATTEMPTS.", false),
   OUTBOX_BASE_BACKOFF_SECONDS: decimal(queue, "First delay of a retry; doubles with every attempt.", 0.001, 3600, 0.5),
-  OUTBOX_MAX_BACKOFF_SECONDS: decimal(queue, "Longest delay of a retry.", 0.001, 86_400, 30),
+  OUTBOX_MAX_BACKOFF_SECONDS: decimal(
+    queue,
+    "Longest delay of a retry; the chronicle's is never above 10.",
+    0.001,
+    86_400,
+    30,
+  ),
   OUTBOX_RECLAIM_INTERVAL_SECONDS: decimal(
     queue,
     "How often lapsed leases are looked for; 0 leaves it to other workers.",

@@ -102,6 +102,25 @@ test("an op that the chronicle does not know and an event that does not exist fa
   expect(await entries()).toEqual([id ?? ""]);
 });
 
+test.each([
+  [30_000, 10_000],
+  [4000, 4000],
+])(
+  "with a longest delay of %i ms an event of the chronicle that fails on and on waits %i ms at most, and at least half of it",
+  async (maxMs, longestMs) => {
+    await seed(["poison"]);
+    await db.execute(sql`update chronicle_outbox_events_live set attempts = 20`);
+    await runBatch(db, open({ backoff: { baseMs: 500, maxMs } }), recorded);
+    const [row] = await rows();
+    expect(row?.status).toBe("pending");
+    const [waits] = await db.execute<{ ms: number }>(
+      sql`select extract(epoch from next_retry_at - updated_at)::float8 * 1000 as ms from chronicle_outbox_events_live`,
+    );
+    expect(waits?.ms).toBeGreaterThanOrEqual(longestMs / 2);
+    expect(waits?.ms).toBeLessThanOrEqual(longestMs);
+  },
+);
+
 test("a database that takes no writes costs no event an attempt that counts", async () => {
   await seed(["tag_created", "tag_created"]);
   const standby = intercept(db, (statement) =>

@@ -14,9 +14,13 @@ export type ChronicleProjectionOptions = {
   readonly fault: { readonly kind: "transient" | "deterministic"; readonly entityId: string } | null;
 };
 
+/** Its target is the queue's own database: what cannot be written mostly can a moment later. */
+const longestDelayMs = 10_000;
+
 /** Chronicle events become chronicle entries, in the same database. Idempotent by event id; a new projection version rewrites. */
 export function chronicleProjection(db: Db, options: ChronicleProjectionOptions): Projection {
-  const { projectionVersion, maxAttempts, backoff, fault } = options;
+  const { projectionVersion, maxAttempts, fault } = options;
+  const backoff = { ...options.backoff, maxMs: Math.min(longestDelayMs, options.backoff.maxMs) };
 
   const again = (event: ClaimedEvent, error: string) => failedOnce(event, error, maxAttempts, backoff);
 
