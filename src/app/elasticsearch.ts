@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError, codeOf } from "../errors.ts";
@@ -6,7 +7,6 @@ import { hasDocuments } from "../projection/search/document.ts";
 import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
 import { indexWithoutDocuments, type Sinks } from "../telemetry/signals.ts";
-import { aborted } from "./listen.ts";
 import type { Settings } from "./settings.ts";
 import type { Store } from "./store.ts";
 
@@ -75,6 +75,18 @@ export function unusable({ config }: Settings, error: unknown): CommandError {
   );
 }
 
+type Attempt = "there" | "created" | { readonly refusal: CommandError; readonly mayPass: boolean };
+
+async function tryIndex(client: Client, settings: Settings): Promise<Attempt> {
+  try {
+    const outcome = await ensureIndex(client, settings.index);
+    if (typeof outcome === "string") return outcome;
+    return { refusal: new CommandError("refused", outcome.detail), mayPass: false };
+  } catch (error) {
+    return { refusal: unusable(settings, error), mayPass: mayComeBack(error) };
+  }
+}
+
 /**
  * Makes sure that the search index is there, and says whether it had to be made. Returns why not when Elasticsearch is away for the moment; throws a CommandError when
  * only an operator can make it so.
@@ -82,35 +94,37 @@ export function unusable({ config }: Settings, error: unknown): CommandError {
 export async function prepareIndex(
   client: Client,
   settings: Settings,
-): Promise<"there" | "created" | { readonly away: unknown }> {
-  let outcome: Awaited<ReturnType<typeof ensureIndex>>;
-  try {
-    outcome = await ensureIndex(client, settings.index);
-  } catch (error) {
-    if (mayComeBack(error)) return { away: error };
-    throw unusable(settings, error);
-  }
-  if (typeof outcome === "object") throw new CommandError("refused", outcome.detail);
-  return outcome;
+): Promise<"there" | "created" | { readonly away: CommandError }> {
+  const attempt = await tryIndex(client, settings);
+  if (typeof attempt === "string") return attempt;
+  if (attempt.mayPass) return { away: attempt.refusal };
+  throw attempt.refusal;
 }
 
 const retryMs = 1000;
 
 /**
  * Makes the index as soon as Elasticsearch is back, and says whether it had to be made. Until then the projection's requests are refused and tried again: they name an
- * alias.
+ * alias. Never rejects: whatever stands there meanwhile, a load balancer's page or a cluster that does not know us yet, is told once and asked again. `away` is why it could
+ * not be made at the start.
  */
 export async function prepareIndexLater(
   client: Client,
   settings: Settings,
+  away: CommandError,
+  tell: (why: string) => void,
   stop: AbortSignal,
 ): Promise<"there" | "created" | "stopped"> {
-  while (!stop.aborted) {
-    await Promise.race([Bun.sleep(retryMs), aborted(stop)]);
-    const prepared = stop.aborted ? "stopped" : await prepareIndex(client, settings);
-    if (typeof prepared === "string") return prepared;
+  let told = away.message;
+  tell(told);
+  for (;;) {
+    await pause(retryMs, undefined, { signal: stop }).catch(() => undefined);
+    const attempt = stop.aborted ? "stopped" : await tryIndex(client, settings);
+    if (typeof attempt === "string") return attempt;
+    if (stop.aborted || attempt.refusal.message === told) continue;
+    told = attempt.refusal.message;
+    tell(told);
   }
-  return "stopped";
 }
 
 /** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. `prepared` is how the index was found. */

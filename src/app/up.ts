@@ -3,7 +3,7 @@ import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { openApi } from "./api.ts";
 import { withCollector } from "./collector.ts";
-import { prepareIndex, reachElasticsearch, tellMissingDocuments, unusable } from "./elasticsearch.ts";
+import { prepareIndex, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { aborted, listening } from "./listen.ts";
 import { projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -53,7 +53,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const store = await step("starting Postgres", openStore(settings, "applied", "wordloom-up", resources, sinks));
   const client = await step("starting the search engine", reachElasticsearch(settings, resources));
   const prepared = await prepareIndex(client, settings);
-  if (typeof prepared === "object") throw unusable(settings, prepared.away);
+  if (typeof prepared === "object") throw prepared.away;
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();

@@ -3,13 +3,7 @@ import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { searchAway } from "../telemetry/signals.ts";
-import {
-  prepareIndex,
-  prepareIndexLater,
-  reachElasticsearch,
-  tellMissingDocuments,
-  unusable,
-} from "./elasticsearch.ts";
+import { prepareIndex, prepareIndexLater, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
 import { type Env, readSettings } from "./settings.ts";
@@ -56,8 +50,10 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   );
   resources.defer(() => ops.stop());
   if (typeof prepared === "object") {
-    searchAway(sinks, unusable(settings, prepared.away).message);
-    void prepareIndexLater(client, settings, stop).then((later) => tellMissingDocuments(later, store, sinks));
+    const tell = (why: string) => searchAway(sinks, why);
+    void prepareIndexLater(client, settings, prepared.away, tell, stop).then((later) =>
+      tellMissingDocuments(later, store, sinks),
+    );
   } else await tellMissingDocuments(prepared, store, sinks);
   const projections = startProjections(
     names,

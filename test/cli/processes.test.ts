@@ -212,6 +212,31 @@ test("serve and work start while Elasticsearch is away, and what was written mea
   expect([await stop(worker), await stop(writer), await stop(back)]).toEqual([0, 0, 0]);
 });
 
+test("a running worker says what the engine answers when it comes back wrong, and goes on until it is right", async () => {
+  const port = freePort();
+  const worker = run(["work"], { ELASTIC_URL: `http://127.0.0.1:${port}` });
+  const says = async (what: string) => {
+    await until(
+      () => `the worker says ${what}: ${worker.printed()}`,
+      () => worker.printed().includes(what) || worker.exitCode !== null,
+    );
+    expect(worker.exitCode).toBe(null);
+  };
+  await says(`Elasticsearch at http://127.0.0.1:${port} cannot be used`);
+  let answer = () => Response.json({ error: { type: "security_exception" }, status: 401 }, { status: 401 });
+  const stranger = Bun.serve({ hostname: "127.0.0.1", port, fetch: () => answer(), reusePort: false });
+  await says("HTTP 401 security_exception");
+  answer = () => new Response("<html>no backend</html>", { status: 404, headers: { "content-type": "text/html" } });
+  await says("HTTP 404");
+  await stranger.stop(true);
+  const own = { EMBEDDED_ELASTIC_PORT: String(port), WORDLOOM_DATA_DIR: join(folder, "wrong") };
+  const back = run(["serve", "--port", "0"], own);
+  const url = await listens(back);
+  expect((await createTag(url, "afterall")).status).toBe(201);
+  await found(url, "afterall");
+  expect([await stop(worker), await stop(back)]).toEqual([0, 0]);
+});
+
 test("a server that is not Elasticsearch is refused", async () => {
   const stranger = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("hello") });
   const { code, err } = await wordloom(["work"], { ...env, ELASTIC_URL: stranger.url.origin });
