@@ -22,3 +22,10 @@ export const aborted = (signal: AbortSignal): Promise<void> =>
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
+
+/** Fires `graceMs` after `stop`. */
+export function graceAfter(stop: AbortSignal, graceMs: number): AbortSignal {
+  const over = new AbortController();
+  void aborted(stop).then(() => setTimeout(() => over.abort(), graceMs));
+  return over.signal;
+}

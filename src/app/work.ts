@@ -4,20 +4,41 @@ import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { searchAway } from "../telemetry/signals.ts";
 import { prepareIndex, prepareIndexLater, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
-import { listening } from "./listen.ts";
+import { aborted, graceAfter, listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
-import { type Env, readSettings } from "./settings.ts";
+import { type Env, readSettings, type Settings } from "./settings.ts";
 import { openSinks, tellStart } from "./sinks.ts";
 import { openStore } from "./store.ts";
 
 type Flags = { readonly workerId?: string; readonly projection?: ProjectionName };
 
-/** Carries events to their targets until `signal` fires or OUTBOX_RUN_SECONDS are over, then drains. Throws a CommandError when it cannot start. */
+/**
+ * Carries events to their targets until `signal` fires or OUTBOX_RUN_SECONDS are over, then drains. What has not ended when the grace is over is left behind, closing what it
+ * has opened included: leases run out. Throws a CommandError when it cannot start.
+ */
 export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise<void> {
-  await using resources = new AsyncDisposableStack();
   const settings = readSettings(env);
   const { config } = settings;
   checkExperiments(config, settings.environment);
+  const ran = new AbortController();
+  const stop = AbortSignal.any([signal, ran.signal]);
+  const late = graceAfter(stop, config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000);
+  const begun = () => {
+    if (config.OUTBOX_RUN_SECONDS > 0) setTimeout(() => ran.abort(), config.OUTBOX_RUN_SECONDS * 1000);
+  };
+  await Promise.race([carry(settings, flags, begun, stop, late), aborted(late)]);
+}
+
+/** `begun` is called when it has what it needs, `late` tells that nobody waits any more. */
+async function carry(
+  settings: Settings,
+  flags: Flags,
+  begun: () => void,
+  stop: AbortSignal,
+  late: AbortSignal,
+): Promise<void> {
+  await using resources = new AsyncDisposableStack();
+  const { config } = settings;
   const metrics = openMetrics("worker");
   const store = await openStore(settings, "required", "wordloom-worker", resources, { metrics });
   const client = await reachElasticsearch(settings, resources);
@@ -27,10 +48,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const wakeUps = openWakeUps(store.database);
   resources.defer(() => wakeUps.close());
   await wakeUps.listen();
-  const stop =
-    config.OUTBOX_RUN_SECONDS === 0
-      ? signal
-      : AbortSignal.any([signal, AbortSignal.timeout(config.OUTBOX_RUN_SECONDS * 1000)]);
+  begun();
   const names = flags.projection === undefined ? projectionNames : [flags.projection];
   const reports = (read: "live" | "ready") => combine(projections.running.map(({ health }) => health[read]()));
   const [metricsPort, healthPort] = [config.OUTBOX_METRICS_PORT, healthPortOf(config)];
@@ -62,6 +80,10 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
     stop,
     resources,
   );
+  // Every worker that was asked to stop says that it has, the one that is left in the middle of it too.
+  late.addEventListener("abort", () => {
+    for (const { health } of projections.running) health.stopped();
+  });
   await projections.done;
 }
 

@@ -19,7 +19,7 @@ export const work = buildCommand({
       "",
       "The database must be migrated (`wordloom migrate`). Run as many as you like on one database: they share the work through leases.",
       "Metrics are on OUTBOX_METRICS_PORT, /livez, /readyz and /healthz on OUTBOX_HTTP_PORT: a second worker on one machine needs ports of its own.",
-      "SIGTERM: no new work, what is in hand is finished or given back, exit 0. A second signal leaves at once.",
+      "SIGTERM: no new work, what is in hand is finished or given back within OUTBOX_SHUTDOWN_GRACE_SECONDS, exit 0. A second signal leaves at once.",
     ].join("\n"),
   },
   parameters: {

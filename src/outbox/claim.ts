@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { ClaimedEvent, Lease, Op, Queue, Subject } from "./event.ts";
@@ -8,6 +9,8 @@ export type ClaimOptions = {
   readonly leaseMs: number;
   /** Labs only: select without a lock, wait this long, then update. undefined claims atomically. */
   readonly breakClaimMs?: number | undefined;
+  /** Ends that wait, and nothing is taken. */
+  readonly stop?: AbortSignal | undefined;
 };
 
 /** Takes up to `limit` due events under one fresh lease; null when nothing is due. */
@@ -154,8 +157,8 @@ async function claimWithoutLock(
   const chosen = await db.execute<{ id: string }>(
     sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live} e where e.ctid = any(array(select ctid from due))`,
   );
-  await Bun.sleep(options.breakClaimMs ?? 0);
-  if (chosen.length === 0) return [];
+  await pause(options.breakClaimMs, undefined, { signal: options.stop }).catch(() => undefined);
+  if (chosen.length === 0 || options.stop?.aborted === true) return [];
   const ids = `{${chosen.map((row) => row.id).join(",")}}`;
   return await execute(
     db,

@@ -12,8 +12,6 @@ import type { Decision, Prepared, Projection } from "./projection.ts";
 export type BatchOptions = {
   readonly leaseMs: number;
   readonly maxProcessingMs: number;
-  /** Labs only: a wait between claim and send. */
-  readonly sleepMs: number;
 };
 
 /** How long before the lease ends a request is cut off: the settle needs this. */
@@ -126,7 +124,6 @@ export async function processBatch(
 ): Promise<number | null> {
   const kept = keepLease(db, projection.queue, lease, options, signals, leave);
   const apply = async (): Promise<ReadonlyMap<bigint, Decision>> => {
-    if (options.sleepMs > 0) await Bun.sleep(options.sleepMs);
     let prepared: Prepared;
     try {
       prepared = await projection.prepare(lease, batch);

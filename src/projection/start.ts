@@ -130,7 +130,10 @@ export function startProjection(
     // In this process: the loop polls at once.
     () => host.wakeUps.announce(),
   );
-  const asked = () => health.stopRequested("signal");
+  const asked = () => {
+    health.stopRequested("signal");
+    void stopSweep();
+  };
   stop.addEventListener("abort", asked);
   const done = (async () => {
     await runWorker(host.db, projection, host.wakeUps, options, health, signals, stop);

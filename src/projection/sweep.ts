@@ -57,7 +57,8 @@ async function readRebuild(
 
 /**
  * What has to be done now and then beside the work: take back lapsed leases, read the gauges, prune, complete an interrupted rebuild. Each on its own interval, never two of a kind at once.
- * `found` is called when there are events in the queue that were not there before. Returns the way to stop, which waits for what is under way.
+ * `found` is called when there are events in the queue that were not there before. Returns the way to stop, which waits for the
+ * statements that are under way, not for the end of a long prune. Idempotent.
  */
 export function startSweep(
   db: Db,
@@ -67,6 +68,7 @@ export function startSweep(
   found: () => void,
 ): () => Promise<void> {
   const running = new Set<Promise<void>>();
+  const stopping = new AbortController();
   const every = (ms: number, step: DatabaseStep, work: () => Promise<void>): (() => void) => {
     if (ms <= 0) return () => undefined;
     let busy = false;
@@ -107,17 +109,18 @@ export function startSweep(
     }),
     every(pruneIntervalMs, "prune", async () => {
       let events = 0;
-      for (let from: bigint | null = 0n; from !== null; ) {
+      for (let from: bigint | null = 0n; from !== null && !stopping.signal.aborted; ) {
         const { pruned, next }: PruneStep = await pruneDone(db, queue, options.retentionHours, pruneStep, from);
         events += pruned;
         from = next;
       }
       const tombstones = queue.short === "search" ? await pruneTombstones(db, queue, options.retentionHours) : 0;
-      if (queue.short === "chronicle") while ((await pruneDedupe(db)) === pruneStep);
+      if (queue.short === "chronicle") while (!stopping.signal.aborted && (await pruneDedupe(db)) === pruneStep);
       if (events + tombstones > 0) signals.pruned(events, tombstones);
     }),
   ];
   return async () => {
+    stopping.abort();
     for (const stop of stops) stop();
     await Promise.all(running);
   };

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
 import { type Claim, openClaim } from "../outbox/claim.ts";
@@ -62,10 +63,24 @@ const targetReasons = reasons.filter((r) =>
 const longestWaitMs = 1000;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
+/** How long before the grace ends a request is cut off: the settle needs this. */
+const cutOffMarginMs = (graceMs: number) => Math.min(2000, graceMs * 0.15);
+
+/** Labs only: waits between claim and send, until `stop` at the latest. */
+function delayed(projection: Projection, ms: number, stop: AbortSignal): Projection {
+  return {
+    ...projection,
+    prepare: async (lease, batch) => {
+      await pause(ms, undefined, { signal: stop }).catch(() => undefined);
+      return await projection.prepare(lease, batch);
+    },
+  };
+}
 
 /**
- * Runs one projection until `stop` fires, then drains: no new claims, what was not sent is released, what was sent is settled, within the grace. One claim at a time; while
- * requests are in flight the next batch is claimed and built if there is a backlog, so that the target never waits for us, and is left to grow if there is none.
+ * Runs one projection until `stop` fires, then drains: no new claims, what was not sent is released, what was sent is settled, within the grace unless the database does not
+ * answer: the process leaves that behind. One claim at a time; while requests are in flight the next batch is claimed and built if there is a backlog, so that the target never
+ * waits for us, and is left to grow if there is none.
  * Resolves when nothing is in hand any more. Never rejects.
  */
 export async function runWorker(
@@ -87,12 +102,10 @@ export async function runWorker(
     owner: options.workerId,
     leaseMs: options.leaseMs,
     breakClaimMs: options.breakClaimMs,
+    stop,
   });
-  const batchOptions: BatchOptions = {
-    leaseMs: options.leaseMs,
-    maxProcessingMs: options.maxProcessingMs,
-    sleepMs: options.processSleepMs,
-  };
+  const batchOptions: BatchOptions = { leaseMs: options.leaseMs, maxProcessingMs: options.maxProcessingMs };
+  const slowed = options.processSleepMs === 0 ? projection : delayed(projection, options.processSleepMs, stop);
   const inHand = new Set<Promise<void>>();
   let sending = 0;
   let waiting = 0;
@@ -142,7 +155,7 @@ export async function runWorker(
       claimMs,
       options.breakClaimMs === undefined ? "atomic" : "non_atomic",
     );
-    const batchDone = processBatch(db, projection, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
+    const batchDone = processBatch(db, slowed, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
       (dueInMs) => {
         inHand.delete(batchDone);
         leaveQueue();
@@ -190,7 +203,13 @@ export async function runWorker(
     room.ring();
     turns.ring();
   };
-  stop.addEventListener("abort", wake);
+  let cutOff: ReturnType<typeof setTimeout> | undefined;
+  const drain = () => {
+    wake();
+    // What is still on its way then has an unknown outcome, and is tried again by somebody else. The grace is that of the whole drain, a claim that hangs included.
+    cutOff = setTimeout(() => leave.abort(), options.graceMs - cutOffMarginMs(options.graceMs));
+  };
+  stop.addEventListener("abort", drain);
   while (!stop.aborted) {
     health.tick();
     const waitMs = pace.waitMs();
@@ -202,10 +221,7 @@ export async function runWorker(
     else if (!(await turnOver()) && (await work.wait(Math.min(longestWaitMs, options.pollMs))))
       await Bun.sleep(projection.gatherMs);
   }
-  stop.removeEventListener("abort", wake);
   unsubscribe();
-  // A request that is still on its way when the grace ends is cut off: unknown outcome, tried again by somebody else.
-  const late = setTimeout(() => leave.abort(), options.graceMs);
   await Promise.all(inHand);
-  clearTimeout(late);
+  clearTimeout(cutOff);
 }

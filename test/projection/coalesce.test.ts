@@ -174,7 +174,7 @@ test("any interleaving of two workers over shuffled versions, lost answers and r
             return { granted: true, done: () => undefined };
           };
           const batch = recorded.signals.claimed(lease, Date.now(), 1, "atomic");
-          const options = { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 };
+          const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
           const leave = new AbortController().signal;
           const done = processBatch(db, projection, lease, turn, pace(), options, batch, recorded.signals, leave);
           // The documents are built before anything else happens, and may be old when they are sent.

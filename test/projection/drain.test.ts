@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { queues } from "../../src/outbox/event.ts";
+import { intercept } from "../support/intercept.ts";
 import { openQueue } from "../support/open-queue.ts";
 import { applied, enqueue, newEvents, rowsOf } from "../support/queue.ts";
 import { until } from "../support/until.ts";
@@ -65,6 +66,24 @@ test("a batch that is being prepared when the stop comes is given back", async (
   await ended;
   expect(held.sent).toHaveLength(0);
   expect(await statuses()).toEqual(Array(5).fill("pending 0"));
+});
+
+test("a stop ends the waits of the experiments: what they hold is given back without costing an attempt", async () => {
+  const hourMs = 3_600_000;
+  await enqueue(db, queue, newEvents(5));
+  const slow = heldProjection();
+  const sleeping = startWorker(database, slow.projection, { processSleepMs: hourMs });
+  await until("a batch is claimed", async () => (await statuses()).every((s) => s === "processing 1"));
+  await sleeping.end();
+  expect(await statuses()).toEqual(Array(5).fill("pending 0"));
+
+  const chosen = Promise.withResolvers<void>();
+  const watched = intercept(db, (statement) => db.execute(statement).finally(chosen.resolve));
+  const choosing = startWorker({ ...database, db: watched }, slow.projection, { breakClaimMs: hourMs });
+  await chosen.promise;
+  await choosing.end();
+  expect(await statuses()).toEqual(Array(5).fill("pending 0"));
+  expect(slow.sent).toHaveLength(0);
 });
 
 test("a worker whose batches cannot be prepared goes on claiming: as many failures as it has places do not stop it", async () => {

@@ -179,7 +179,7 @@ export async function runBatch(
   if (lease === null) return null;
   const batch = signals.claimed(lease, Date.now(), 1, "atomic");
   const turn = () => Promise.resolve({ granted: true, done: () => undefined });
-  const options = { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 };
+  const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
   const pace = createPace(2, signals, () => undefined);
   const chosen = typeof projection === "function" ? await projection(lease) : projection;
   await processBatch(db, chosen, lease, turn, pace, options, batch, signals, new AbortController().signal);

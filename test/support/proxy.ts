@@ -1,7 +1,8 @@
-import { type AddressInfo, createConnection, createServer, type Socket } from "node:net";
+import { createConnection, createServer, type Socket } from "node:net";
+import { join } from "node:path";
 import type { DatabaseAddress } from "../../src/db/address.ts";
 
-/** A TCP way to a database whose weather tests make. */
+/** A way to a database whose weather tests make: over TCP, or over a unix socket, which the environment guard lets real processes use. */
 export interface TcpProxy {
   readonly address: DatabaseAddress;
   /** Lets everything through again. Connections that lived through a silence stay silent: what was swallowed is gone. */
@@ -19,8 +20,10 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-/** Starts a proxy on a port of its own. */
-export async function startProxy(target: DatabaseAddress): Promise<TcpProxy> {
+/** Starts a proxy on a port of its own, or on the unix socket of port 5432 in `folder`. */
+export async function startProxy(target: DatabaseAddress, folder?: string): Promise<TcpProxy> {
+  const socketPath = folder === undefined ? undefined : join(folder, ".s.PGSQL.5432");
+  const drop = (near: Socket) => (socketPath === undefined ? near.resetAndDestroy() : near.destroy());
   const pairs = new Set<{ near: Socket; far: Socket; silent: boolean }>();
   let silent = false;
   let delayMs = 0;
@@ -44,7 +47,7 @@ export async function startProxy(target: DatabaseAddress): Promise<TcpProxy> {
     far.on("data", (chunk: Buffer) => {
       if (pair.silent) return;
       if (cut !== null) {
-        near.write(chunk.subarray(0, cut), () => near.resetAndDestroy());
+        near.write(chunk.subarray(0, cut), () => drop(near));
         cut = null;
         return;
       }
@@ -52,16 +55,20 @@ export async function startProxy(target: DatabaseAddress): Promise<TcpProxy> {
       else setTimeout(() => near.writable && !pair.silent && near.write(chunk), delayMs);
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
+  await new Promise<void>((resolve) => {
+    if (socketPath === undefined) server.listen(0, "127.0.0.1", resolve);
+    else server.listen(socketPath, resolve);
+  });
+  const at = server.address();
+  const port = typeof at === "object" && at !== null ? at.port : target.port;
   const reset = () => {
     for (const { near, far } of pairs) {
-      near.resetAndDestroy();
+      drop(near);
       far.destroy();
     }
   };
   return {
-    address: { ...target, host: "127.0.0.1", port, socketPath: undefined },
+    address: { ...target, host: "127.0.0.1", port, socketPath },
     pass: () => {
       silent = false;
       delayMs = 0;
