@@ -112,15 +112,25 @@ export async function runWorker(
   let backlog = false;
   let startedLast = 0;
 
-  const due = (count?: number) =>
+  /** Makes what waits for the target due; says whether it could. */
+  const due = (count?: number): Promise<boolean> =>
     hasten(db, projection.queue, targetReasons, count).then(
       (n) => {
         if (n > 0 && count === undefined) signals.hastened(n);
         work.ring();
+        return true;
       },
-      (error: unknown) => signals.databaseFailed("hasten", failureReason(error), error),
+      (error: unknown) => {
+        signals.databaseFailed("hasten", failureReason(error), error);
+        return false;
+      },
     );
-  const pace = createPace(options.concurrency, signals, () => void due());
+  /** When the target is back. Nothing else would do it: the rows would sit out a backoff of up to an hour. So it is tried again, until the target is away again or the stop. */
+  async function hastenAll(): Promise<void> {
+    while (!stop.aborted && !pace.probing() && !(await due()))
+      await pause(longestWaitMs, undefined, { signal: stop }).catch(() => undefined);
+  }
+  const pace = createPace(options.concurrency, signals, () => void hastenAll());
 
   /** Waits for the right to send; `leaveQueue` is called once it is over. */
   async function takeTurn(leaveQueue: () => void): ReturnType<Turn> {

@@ -1,5 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { PgDialect } from "drizzle-orm/pg-core";
 import type { Projection } from "../../src/projection/projection.ts";
 import {
   emptyQueue,
@@ -12,6 +13,7 @@ import {
   type Seed,
   seed,
 } from "../support/batch.ts";
+import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { connect, requestError, startScriptedEngine } from "../support/scripted-engine.ts";
 import { until } from "../support/until.ts";
@@ -35,9 +37,19 @@ beforeEach(async () => {
   engine.reset();
 });
 
-/** Runs a worker while `work` goes on, then drains it. */
-async function working(projection: Projection, recorded: Recorded, work: () => Promise<void>): Promise<void> {
-  const worker = startWorker(database, projection, { batchSize: 10, concurrency: 2, pollMs: 50 }, recorded);
+/** Runs a worker, `through` its own way to the database, while `work` goes on, then drains it. */
+async function working(
+  projection: Projection,
+  recorded: Recorded,
+  work: () => Promise<void>,
+  through = db,
+): Promise<void> {
+  const worker = startWorker(
+    { ...database, db: through },
+    projection,
+    { batchSize: 10, concurrency: 2, pollMs: 50 },
+    recorded,
+  );
   try {
     await work();
   } finally {
@@ -102,6 +114,31 @@ describe("while the target is down", () => {
     expect(events.filter(({ documentId }) => engine.held.get(documentId)?.version !== 7n)).toEqual([]);
     expect(recorded.told('"outbox.hastened"').length).toBeGreaterThan(0);
     expect(recorded.gauge("outbox_breaker_state")).toBe(0);
+  }, 40_000);
+
+  test("what waits for it is due when it is back, though Postgres fails just then", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(60));
+    await engine.refuse();
+    let failures = 0;
+    const failing = intercept(db, (statement) => {
+      const { sql: text } = new PgDialect().sqlToQuery(statement);
+      // The probe's own statement has a limit.
+      if (!text.includes("with waiting") || text.includes("limit") || failures === 2) return db.execute(statement);
+      failures += 1;
+      return Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
+    });
+    await working(
+      openSearch(db, client),
+      recorded,
+      async () => {
+        await until("some wait an hour", () => countRows("next_retry_at > now() + interval '25 minutes'"));
+        await engine.listen();
+        await until("all are done", async () => (await countRows("status = 'done'")) === 60, 15_000);
+      },
+      failing,
+    );
+    expect(failures).toBe(2);
   }, 40_000);
 
   test("Retry-After holds back the events and the next request", async () => {
