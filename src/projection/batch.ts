@@ -17,6 +17,12 @@ export type BatchOptions = {
 /** How long before the lease ends a request is cut off: the settle needs this. */
 const marginMs = (leaseMs: number) => Math.min(2000, leaseMs * 0.15);
 
+/** When the events of a batch are due again that are not done. */
+export type DueAgain = { readonly soonestMs: number; readonly latestMs: number };
+
+/** What was given back is due at once; but what stood in its way is seldom gone at once. */
+const releasedMs = 1000;
+
 /** Waits for the right to send; false means that the batch shall be given back. */
 export type Turn = () => Promise<{ readonly granted: boolean; readonly done: () => void }>;
 
@@ -108,7 +114,7 @@ function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decisi
 }
 
 /**
- * One batch from claim to settlement: prepare, wait for the turn to send, send, settle, tell. Returns the shortest delay after which one of its events is due again, if any.
+ * One batch from claim to settlement: prepare, wait for the turn to send, send, settle, tell. Returns when its events are due again, if any is.
  * Never throws: what cannot be settled is told, and its lease runs out.
  */
 export async function processBatch(
@@ -121,7 +127,7 @@ export async function processBatch(
   batch: BatchSignals,
   signals: WorkerSignals,
   leave: AbortSignal,
-): Promise<number | null> {
+): Promise<DueAgain | null> {
   const kept = keepLease(db, projection.queue, lease, options, signals, leave);
   const apply = async (): Promise<ReadonlyMap<bigint, Decision>> => {
     let prepared: Prepared;
@@ -153,8 +159,10 @@ export async function processBatch(
     const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
     const settled = await settleWithin(db, projection.queue, lease, outcomes, signals, leave);
     batch.settled(decisions, settled, performance.now() - startedAt);
-    const delays = outcomes.flatMap(([, o]) => (o.kind === "retry" ? [o.delayMs] : []));
-    return delays.length === 0 ? null : Math.min(...delays);
+    const delays = outcomes.flatMap(([, o]) =>
+      o.kind === "retry" ? [o.delayMs] : o.kind === "release" ? [releasedMs] : [],
+    );
+    return delays.length === 0 ? null : { soonestMs: Math.min(...delays), latestMs: Math.max(...delays) };
   } catch (error) {
     batch.lost(error);
     return null;

@@ -111,6 +111,8 @@ export async function runWorker(
   let waiting = 0;
   let backlog = false;
   let startedLast = 0;
+  /** Until then something of our own may come due at any moment: nobody else tells. */
+  let dueUntil = Number.NEGATIVE_INFINITY;
 
   /** Makes what waits for the target due; says whether it could. */
   const due = (count?: number): Promise<boolean> =>
@@ -166,11 +168,13 @@ export async function runWorker(
       options.breakClaimMs === undefined ? "atomic" : "non_atomic",
     );
     const batchDone = processBatch(db, slowed, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
-      (dueInMs) => {
+      (again) => {
         inHand.delete(batchDone);
         leaveQueue();
         room.ring();
-        if (dueInMs !== null) setTimeout(work.ring, dueInMs).unref();
+        if (again === null) return;
+        setTimeout(work.ring, again.soonestMs).unref();
+        dueUntil = Math.max(dueUntil, performance.now() + again.latestMs + longestWaitMs);
       },
     );
     inHand.add(batchDone);
@@ -185,8 +189,8 @@ export async function runWorker(
       (sending + waiting < pace.limit() && mayJoin()) ||
       (backlog && waiting === 0 && !pace.probing()));
 
-  /** Claims and starts one batch; false when there is no more to claim now, or the database did not answer. */
-  async function turnOver(): Promise<boolean> {
+  /** Claims and starts one batch, and says whether there is more to claim now. */
+  async function turnOver(): Promise<"more" | "none" | "failed"> {
     const probing = pace.probing();
     // What failed waits for its backoff; the probe needs something to send.
     if (probing) await due(1);
@@ -197,13 +201,24 @@ export async function runWorker(
     try {
       const lease = await claim(options.batchSize);
       backlog = lease?.events.length === options.batchSize;
-      if (lease === null) return false;
+      if (lease === null) return "none";
       start(lease, startedAt, performance.now() - clock);
-      return backlog;
+      return backlog ? "more" : "none";
     } catch (error) {
       signals.databaseFailed("claim", failureReason(error), error);
       await room.wait(200);
-      return false;
+      return "failed";
+    }
+  }
+
+  /** Waits until there may be something to claim: for `ms` when nobody tells of any, less while something of our own may be due. The loop ticks meanwhile. */
+  async function idle(ms: number): Promise<void> {
+    const until = performance.now() + ms;
+    for (;;) {
+      if (await work.wait(Math.min(longestWaitMs, until - performance.now()))) return Bun.sleep(projection.gatherMs);
+      health.tick();
+      const now = performance.now();
+      if (now >= until || now < dueUntil || stop.aborted) return;
     }
   }
 
@@ -228,8 +243,10 @@ export async function runWorker(
     // Once its patience is over it looks again.
     else if (!hasRoom())
       await room.wait(sending + waiting < pace.limit() ? Math.min(longestWaitMs, options.patienceMs) : longestWaitMs);
-    else if (!(await turnOver()) && (await work.wait(Math.min(longestWaitMs, options.pollMs))))
-      await Bun.sleep(projection.gatherMs);
+    else {
+      const claimed = await turnOver();
+      if (claimed !== "more") await idle(claimed === "none" ? options.pollMs : Math.min(longestWaitMs, options.pollMs));
+    }
   }
   unsubscribe();
   await Promise.all(inHand);
