@@ -1,5 +1,5 @@
 import type { Db } from "../db/client.ts";
-import { isContention, isRolledBack, isUnavailable } from "../db/failure.ts";
+import { isContention, isMisfit, isRolledBack, isUnavailable } from "../db/failure.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
@@ -146,7 +146,7 @@ export async function processBatch(
       return applied === null ? releaseAll(lease) : applied.decisions;
     } catch (error) {
       // A projection into our own database: not settled, the events would wait for the lease to run out.
-      if (failureReason(error) === "unknown_exception") throw error;
+      if (failureReason(error) === "unknown_exception" && !isMisfit(error)) throw error;
       signals.databaseFailed("send", failureReason(error), error);
       return putOff(lease, error, true);
     } finally {

@@ -1,4 +1,4 @@
-import { isContention, isUnavailable } from "../db/failure.ts";
+import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
 import type { ClaimedEvent } from "../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
 import type { Decision } from "./projection.ts";
@@ -18,7 +18,7 @@ export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: numb
 
 /**
  * Does with all events what the database must do for each, and where it cannot, with halves of them, until what it cannot do stands alone and all the others are done:
- * 2⌈log₂ n⌉ + 1 times for one such event. `work` answers in the order of its events. Throws where the database is away or busy: that is nobody's fault.
+ * 2⌈log₂ n⌉ + 1 times for one such event. `work` answers in the order of its events. Throws where the database is away or busy, or does not have what every statement wants: that is nobody's fault.
  */
 export async function isolating<T>(
   events: readonly ClaimedEvent[],
@@ -30,7 +30,7 @@ export async function isolating<T>(
   try {
     return await work(events);
   } catch (error) {
-    if (isUnavailable(error) || isContention(error)) throw error;
+    if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
     if (events.length === 1) return [blame(only, error instanceof Error ? error.message : "unknown error")];
     const middle = Math.ceil(events.length / 2);
     const left = await isolating(events.slice(0, middle), work, blame);

@@ -90,7 +90,7 @@ export function startSweep(
 
   const stops = [
     every(options.reclaimIntervalMs, "reclaim", async () => {
-      for (;;) {
+      while (!stopping.signal.aborted) {
         const rows = await reclaim(db, queue, options.workerId, options.maxProcessingMs, options.maxAttempts);
         if (rows.length === 0) return;
         signals.reclaimed(rows);

@@ -121,6 +121,18 @@ test.each([
   },
 );
 
+test("a table that is missing is no fault of an event: all wait, and none fails for it", async () => {
+  await seed(["tag_created", "tag_created"]);
+  const misfit = intercept(db, (statement) =>
+    db.execute(
+      JSON.stringify(statement).includes("insert into chronicle_entries") ? sql`select * from not_there` : statement,
+    ),
+  );
+  await runBatch(db, open({ maxAttempts: 1 }, misfit), recorded);
+  for (const row of await rows())
+    expect(row).toMatchObject({ status: "pending", error_reason: "unknown_exception", counted_attempts: 0 });
+});
+
 test("a database that takes no writes costs no event an attempt that counts", async () => {
   await seed(["tag_created", "tag_created"]);
   const standby = intercept(db, (statement) =>

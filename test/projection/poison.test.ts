@@ -103,6 +103,19 @@ test("a document that the database cannot read is found among a hundred by halve
   expect(engine.requests.map((r) => r.items.length)).toEqual([99]);
 });
 
+test("a column that is missing is no fault of a document: all wait, and none fails for it", async () => {
+  await seed(db, upserts(3));
+  const misfit = intercept(db, (statement) =>
+    db.execute(
+      JSON.stringify(statement).includes("search_index s") ? sql`select not_there from search_index` : statement,
+    ),
+  );
+  await runBatch(db, openSearch(misfit, client, { limits: { maxAttempts: 1, terminalOnTransient: false } }), recorded);
+  expect((await readRows(db)).map((r) => [r.status, r.reason, r.counted])).toEqual(
+    Array.from({ length: 3 }, () => ["pending", "unknown_exception", 0]),
+  );
+});
+
 test("documents that the database can never read fail at OUTBOX_MAX_ATTEMPTS, and ask nothing of the engine when they are alone", async () => {
   const [one, , two] = await seed(db, upserts(3));
   const reading = failingFor([one?.entityId ?? "", two?.entityId ?? ""]);
