@@ -199,8 +199,10 @@ export async function runWorker(
     // What is announced from here on may have come too late for this claim.
     work.hush();
     try {
-      const lease = await claim(options.batchSize);
-      backlog = lease?.events.length === options.batchSize;
+      // A probe that fails costs its events an attempt, and tells of each: one is enough.
+      const limit = probing ? 1 : options.batchSize;
+      const lease = await claim(limit);
+      backlog = lease?.events.length === limit;
       if (lease === null) return "none";
       start(lease, startedAt, performance.now() - clock);
       return backlog ? "more" : "none";

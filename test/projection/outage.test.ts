@@ -91,6 +91,8 @@ describe("while the target is down", () => {
     expect(recorded.told('"outbox.claim_batch"').length).toBeLessThanOrEqual(engine.requests.length + 2);
     // Two outages open it, one more request may have been on its way; then a probe each.
     expect(openAt).toBeLessThanOrEqual(3);
+    // What was built before it opened goes to nobody: each probe is one event.
+    expect(engine.requests.slice(openAt).map((r) => r.items.length)).toEqual(probes.map(() => 1));
     const rows = await readRows(db);
     expect(rows.filter((row) => row.status !== "pending" || row.counted > 0)).toEqual([]);
     const carried = engine.requests.reduce((n, r) => n + r.items.length, 0);
