@@ -142,7 +142,7 @@ export async function processBatch(
     try {
       // Past its time a request would meet a row that is somebody else's.
       if (!granted || kept.signal.aborted) return releaseAll(lease);
-      const applied = await pace.send(() => prepared.send(kept.signal));
+      const applied = await pace.send((pacing) => prepared.send(kept.signal, pacing));
       return applied === null ? releaseAll(lease) : applied.decisions;
     } catch (error) {
       // A projection into our own database: not settled, the events would wait for the lease to run out.

@@ -8,7 +8,7 @@ import {
 } from "cockatiel";
 import type { Reason } from "../outbox/event.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
-import type { Applied } from "./projection.ts";
+import type { Applied, Pacing } from "./projection.ts";
 
 /** How long an open breaker waits before it lets a probe through: well under the two seconds in which work must resume. */
 const halfOpenAfterMs = 500;
@@ -33,8 +33,8 @@ export type Pace = {
   readonly probing: () => boolean;
   readonly open: () => boolean;
   readonly reason: () => Reason | null;
-  /** Sends a batch through the breaker; null when the breaker does not let it through, and nothing was sent. */
-  readonly send: (work: () => Promise<Applied>) => Promise<Applied | null>;
+  /** Sends a batch through the breaker; null when it is not let through, however long ago it was claimed, and nothing was sent. */
+  readonly send: (work: (pacing: Pacing) => Promise<Applied>) => Promise<Applied | null>;
 };
 
 /**
@@ -70,14 +70,14 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
   const heed = ({ health }: Applied) => {
     if (health.kind === "well") return resize(window + 1 / window);
     resize(window / 2);
-    if (health.kind !== "down") return;
-    reason = health.reason;
-    if (health.retryAfterMs !== null) notBefore = performance.now() + health.retryAfterMs;
+    if (health.kind === "down") reason = health.reason;
+    // Of two answers the one that asks for more: a request that was on its way already may be answered with less.
+    if (health.retryAfterMs !== null) notBefore = Math.max(notBefore, performance.now() + health.retryAfterMs);
   };
+  const askedForMs = () => Math.max(0, notBefore - performance.now());
   const waitMs = () => {
-    const now = performance.now();
-    const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - now : 0;
-    return Math.max(0, reopening, notBefore - now);
+    const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - performance.now() : 0;
+    return Math.max(reopening, askedForMs());
   };
   resize(concurrency);
   return {
@@ -87,10 +87,10 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
     open: () => breaker.state === CircuitState.Open,
     reason: () => reason,
     send: async (work) => {
-      if (breaker.state === CircuitState.Open && waitMs() > 0) return null;
+      if (waitMs() > 0) return null;
       try {
         return await breaker.execute(async () => {
-          const applied = await work();
+          const applied = await work({ waitMs: askedForMs });
           heed(applied);
           if (applied.health.kind === "down") throw new TargetDown(applied);
           return applied;

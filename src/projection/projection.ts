@@ -15,14 +15,20 @@ export type Decision = {
 /** How the target took a batch. `down`: none of it could be done, and it was not the events' fault. */
 export type TargetHealth =
   | { readonly kind: "well" }
-  | { readonly kind: "overloaded" }
+  | { readonly kind: "overloaded"; readonly retryAfterMs: number | null }
   | { readonly kind: "down"; readonly reason: Reason; readonly retryAfterMs: number | null };
 
 export type Applied = { readonly decisions: ReadonlyMap<bigint, Decision>; readonly health: TargetHealth };
 
+/** What holds for every request of a batch, also for those that come after the first. */
+export type Pacing = {
+  /** For how long the target wants to be left alone, in milliseconds; 0 when a request may go out. */
+  readonly waitMs: () => number;
+};
+
 /** A batch that is ready to be sent: everything that could be done while the request before it was on its way is done. */
 export type Prepared =
-  | { readonly send: (signal: AbortSignal) => Promise<Applied> }
+  | { readonly send: (signal: AbortSignal, pacing: Pacing) => Promise<Applied> }
   /** Nothing of it can be sent: the target has no say in it, and nothing is learnt of the target. */
   | { readonly decided: ReadonlyMap<bigint, Decision> };
 

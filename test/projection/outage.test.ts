@@ -42,12 +42,12 @@ async function working(
   projection: Projection,
   recorded: Recorded,
   work: () => Promise<void>,
-  through = db,
+  { through = db, concurrency = 2 } = {},
 ): Promise<void> {
   const worker = startWorker(
     { ...database, db: through },
     projection,
-    { batchSize: 10, concurrency: 2, pollMs: 50 },
+    { batchSize: 10, concurrency, pollMs: 50 },
     recorded,
   );
   try {
@@ -138,27 +138,81 @@ describe("while the target is down", () => {
         await engine.listen();
         await until("all are done", async () => (await countRows("status = 'done'")) === 60, 15_000);
       },
-      failing,
+      { through: failing },
     );
     expect(failures).toBe(2);
   }, 40_000);
 
-  test("Retry-After holds back the events and the next request", async () => {
+  const inTwoSeconds = () => requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": "2" });
+  /** Works off 40 events in batches of 10, one at a time, of which one request is told to wait. Returns how many came after that one, and within two seconds of it. */
+  async function askForTwoSeconds(at: number, maxBytes?: number): Promise<number> {
     const recorded = recordSignals();
-    await seed(db, upserts(5));
+    await seed(db, upserts(40));
     const sentAt: number[] = [];
-    engine.whole = () => {
-      sentAt.push(performance.now());
-      return sentAt.length === 1
-        ? requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": "2" })
-        : undefined;
+    engine.whole = async () => {
+      const n = sentAt.push(performance.now());
+      // So long that a batch is built ahead.
+      if (n === 1) await until("a second batch is ready", () => prepared === 2);
+      return n === at ? inTwoSeconds() : undefined;
     };
-    await working(openSearch(db, client, { backoff: { baseMs: 1, maxMs: 1 } }), recorded, async () => {
-      await until("it is settled", () => countRows("error_reason = 'es_429'"));
-      await until("all are done", async () => (await countRows("status = 'done'")) === 5, 20_000);
-    });
-    expect((sentAt[1] ?? 0) - (sentAt[0] ?? 0)).toBeGreaterThan(1990);
+    const work = () => until("all are done", async () => (await countRows("status = 'done'")) === 40, 20_000);
+    let prepared = 0;
+    const options = { backoff: { baseMs: 1, maxMs: 1 }, ...(maxBytes === undefined ? {} : { maxBytes }) };
+    const search = openSearch(db, client, options);
+    const projection: Projection = {
+      ...search,
+      prepare: async (lease, signals) => {
+        const ready = await search.prepare(lease, signals);
+        prepared += 1;
+        return ready;
+      },
+    };
+    await working(projection, recorded, async () => void (await work()), { concurrency: 1 });
+    const [asked = 0, ...after] = sentAt.slice(at - 1);
+    return after.filter((sent) => sent - asked < 1990).length;
+  }
+
+  test("Retry-After holds back the events and every request after it, also of the batch that was built ahead", async () => {
+    expect(await askForTwoSeconds(1)).toBe(0);
   }, 40_000);
+
+  test("Retry-After of one request of a batch that was cut into several holds back the next batch", async () => {
+    expect(await askForTwoSeconds(2, 1)).toBe(0);
+  }, 40_000);
+
+  /** The search projection in whose batch every request but the first would come too early. */
+  const heldAfterOne = (options: Parameters<typeof openSearch>[2]) => async (): Promise<Projection> => {
+    const search = openSearch(db, client, options);
+    return {
+      ...search,
+      prepare: async (lease, signals) => {
+        const ready = await search.prepare(lease, signals);
+        if ("decided" in ready) return ready;
+        return { send: (signal) => ready.send(signal, { waitMs: () => (engine.requests.length === 0 ? 0 : 30_000) }) };
+      },
+    };
+  };
+
+  test("a wait that the engine asks another batch for is kept by the rest of this one, which costs no attempt", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(3));
+    await runBatch(db, heldAfterOne({ maxBytes: 1, backoff: { baseMs: 1, maxMs: 1 } }), recorded);
+    expect(engine.requests).toHaveLength(1);
+    const rows = await readRows(db);
+    const held = { status: "pending", reason: "es_429", attempts: 0, counted: 0 };
+    expect(rows).toMatchObject([{ status: "done", attempts: 1 }, held, held]);
+    for (const { dueIn } of rows.slice(1)) expect(dueIn).toBeGreaterThan(20);
+  });
+
+  test("so it is by the halves of a request that was refused for a document, which have been sent once", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(4));
+    engine.whole = () => requestError(400, "mapper_parsing_exception", "says no");
+    await runBatch(db, heldAfterOne({}), recorded);
+    expect(engine.requests).toHaveLength(1);
+    const held = { status: "pending", reason: "es_429", attempts: 1, counted: 0 };
+    expect(await readRows(db)).toMatchObject([held, held, held, held]);
+  });
 
   test("Retry-After is read as a date too, and neither a past nor an absurd one breaks the settle", async () => {
     const recorded = recordSignals();

@@ -10,7 +10,7 @@ const applied =
   () =>
     Promise.resolve({ decisions: new Map(), health });
 const well = applied({ kind: "well" });
-const overloaded = applied({ kind: "overloaded" });
+const overloaded = applied({ kind: "overloaded", retryAfterMs: null });
 const down = (retryAfterMs: number | null = null, reason: Reason = "es_5xx") =>
   applied({ kind: "down", reason, retryAfterMs });
 
@@ -112,5 +112,34 @@ describe("the breaker", () => {
     expect(pace.open()).toBe(false);
     expect(pace.waitMs()).toBeGreaterThan(29_000);
     expect(pace.reason()).toBe("es_429");
+  });
+
+  test("Retry-After holds for what was claimed before it, for every request of a batch, and after a partial success", async () => {
+    const { pace } = open();
+    const onItsWay = Promise.withResolvers<undefined>();
+    let waits: number[] = [];
+    const cut = pace.send(async ({ waitMs }) => {
+      waits = [waitMs()];
+      await onItsWay.promise;
+      waits.push(waitMs());
+      return await well();
+    });
+    await pace.send(applied({ kind: "overloaded", retryAfterMs: 30_000 }));
+    onItsWay.resolve(undefined);
+    await cut;
+    expect(waits[0]).toBe(0);
+    expect(waits[1]).toBeGreaterThan(29_000);
+    let sent = false;
+    const refused = await pace.send(() => {
+      sent = true;
+      return well();
+    });
+    expect([refused, sent]).toEqual([null, false]);
+  });
+
+  test("of two waits that are asked for the longer one holds", async () => {
+    const { pace } = open();
+    await Promise.all([pace.send(down(30_000, "es_429")), pace.send(down(1000, "es_429"))]);
+    expect(pace.waitMs()).toBeGreaterThan(29_000);
   });
 });

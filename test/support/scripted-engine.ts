@@ -42,8 +42,8 @@ export interface Engine {
   readonly held: Map<string, Held>;
   /** Bulk requests so far, oldest first. */
   readonly requests: EngineRequest[];
-  /** Answers a whole request in place of the engine; undefined lets it answer. */
-  whole: (request: EngineRequest) => Reply | undefined;
+  /** Answers a whole request in place of the engine, as late as it likes; undefined lets it answer. */
+  whole: (request: EngineRequest) => Reply | undefined | Promise<Reply | undefined>;
   /** Answers one item in place of the engine; undefined lets it answer. */
   item: (item: EngineItem) => ItemReply | undefined;
   /** Whether the alias is there. */
@@ -140,10 +140,10 @@ export async function startScriptedEngine(): Promise<Engine> {
     },
   };
 
-  function bulk(text: string): Reply {
+  async function bulk(text: string): Promise<Reply> {
     const request = { items: parseItems(text), bytes: Buffer.byteLength(text) };
     engine.requests.push(request);
-    return engine.whole(request) ?? { kind: "items", items: engine.carryOut(request) };
+    return (await engine.whole(request)) ?? { kind: "items", items: engine.carryOut(request) };
   }
 
   function send(res: ServerResponse, reply: Reply): void {
@@ -179,7 +179,7 @@ export async function startScriptedEngine(): Promise<Engine> {
     }
     const chunks: Buffer[] = [];
     for await (const chunk of req) chunks.push(chunk as Buffer);
-    if (path.endsWith("/_bulk")) send(res, bulk(Buffer.concat(chunks).toString()));
+    if (path.endsWith("/_bulk")) send(res, await bulk(Buffer.concat(chunks).toString()));
     else res.writeHead(200, json).end(JSON.stringify({ version: { number: "9.2.2" } }));
   }
 

@@ -6,7 +6,7 @@ import type { BatchSignals } from "../../telemetry/batch-signals.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
-import type { Applied, Decision, Prepared, Projection, TargetHealth } from "../projection.ts";
+import type { Applied, Decision, Pacing, Prepared, Projection, TargetHealth } from "../projection.ts";
 import { type Limits, type Verdict, verdict } from "../verdict.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";
 import { createSizeLimit, cut, type Request, type Sent } from "./cut.ts";
@@ -63,7 +63,15 @@ function healthOf(verdicts: readonly Verdict[], retryAfterMs: number | null): Ta
   const [first] = ill;
   if (first === undefined || first.kind === "done") return { kind: "well" };
   if (ill.length === verdicts.length) return { kind: "down", reason: first.reason, retryAfterMs };
-  return { kind: "overloaded" };
+  return { kind: "overloaded", retryAfterMs };
+}
+
+/** What stands for the answer to a request that is not sent because the engine has asked for a wait meanwhile, when it answered another batch. */
+function heldBack({ waitMs }: Pacing): (ItemResult & { kind: "failed" }) | undefined {
+  const retryAfterMs = waitMs();
+  if (retryAfterMs === 0) return undefined;
+  const detail = "not sent: the engine has asked for a wait";
+  return { kind: "failed", failure: { kind: "http", status: 429, errorType: null, detail, retryAfterMs } };
 }
 
 function retryAfter(results: readonly ItemResult[]): number | null {
@@ -121,6 +129,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     decided: ReadonlyMap<bigint, Decision>,
     signals: BatchSignals,
     signal: AbortSignal,
+    pacing: Pacing,
   ): Promise<Applied> {
     const decisions = new Map(decided);
     const verdicts: Verdict[] = [];
@@ -142,15 +151,18 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       let aside = request.sent.filter((_, i) => refused[i] !== null).map((s) => s.item);
       const whole = items.length === request.sent.length;
       // What stopped the request before would stop this one too.
-      const told = outage;
+      const told = outage ?? heldBack(pacing);
       const answers =
         told !== undefined
           ? items.map((): ItemResult => ({ ...told, unsent: true }))
-          : await sendBisecting((part) => {
+          : await sendBisecting(async (part) => {
+              // A half, which has been sent before, in the request that was refused.
+              const held = heldBack(pacing);
+              if (held !== undefined) return part.map(() => held);
               const refusedHere = aside;
               aside = [];
               const body = whole && part.length === items.length ? request.body : bulkBody(part);
-              return sendOne(part, refusedHere, body, signals, judge, signal);
+              return await sendOne(part, refusedHere, body, signals, judge, signal);
             }, items);
       if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
@@ -199,7 +211,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       }
       if (sent.length === 0) return { decided };
       const requests = cut(sent, size.bytes());
-      return { send: (signal) => send(requests, decided, signals, signal) };
+      return { send: (signal, pacing) => send(requests, decided, signals, signal, pacing) };
     },
   };
 }
