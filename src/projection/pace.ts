@@ -12,6 +12,8 @@ import type { Applied, Pacing } from "./projection.ts";
 
 /** How long an open breaker waits before it lets a probe through: well under the two seconds in which work must resume. */
 const halfOpenAfterMs = 500;
+/** What the answer to a probe may take: a request that was swallowed is not waited for while the target is back. Together with the above still under those two seconds. */
+const probeAnswerMs = 1000;
 /** Consecutive batches that fail as a whole until the target counts as down. */
 const failuresToOpen = 2;
 
@@ -46,6 +48,8 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
   let openedAt = Number.NEGATIVE_INFINITY;
   let notBefore = Number.NEGATIVE_INFINITY;
   let reason: Reason | null = null;
+  /** A probe was answered after it had been given up: the target is slow, not away. */
+  let slow = false;
   const breaker: CircuitBreakerPolicy = circuitBreaker(handleType(TargetDown), {
     // cockatiel waits by the wall clock: one that is set back would hold the breaker open. The waiting is done here, by the monotonic clock.
     halfOpenAfter: Number.NEGATIVE_INFINITY,
@@ -67,17 +71,33 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
     window = Math.min(concurrency, Math.max(1, to));
     signals.inflightLimited(Math.floor(window));
   };
+  // Of two answers the one that asks for more: a request that was on its way already may be answered with less.
+  const keepWait = (retryAfterMs: number | null) => {
+    if (retryAfterMs !== null) notBefore = Math.max(notBefore, performance.now() + retryAfterMs);
+  };
   const heed = ({ health }: Applied) => {
     if (health.kind === "well") return resize(window + 1 / window);
     resize(window / 2);
     if (health.kind === "down") reason = health.reason;
-    // Of two answers the one that asks for more: a request that was on its way already may be answered with less.
-    if (health.retryAfterMs !== null) notBefore = Math.max(notBefore, performance.now() + health.retryAfterMs);
+    keepWait(health.retryAfterMs);
   };
   const askedForMs = () => Math.max(0, notBefore - performance.now());
   const waitMs = () => {
     const reopening = breaker.state === CircuitState.Open ? openedAt + halfOpenAfterMs - performance.now() : 0;
     return Math.max(reopening, askedForMs());
+  };
+  /** A probe gets its own short deadline, the one after a late answer all the time that a request may take. */
+  const nextPacing = (): Pacing => {
+    const hurried = breaker.state !== CircuitState.Closed && !slow;
+    slow = false;
+    return {
+      waitMs: askedForMs,
+      answerMs: hurried ? probeAnswerMs : null,
+      answeredLate: (retryAfterMs) => {
+        keepWait(retryAfterMs);
+        slow = breaker.state !== CircuitState.Closed;
+      },
+    };
   };
   resize(concurrency);
   return {
@@ -88,9 +108,10 @@ export function createPace(concurrency: number, signals: WorkerSignals, closed: 
     reason: () => reason,
     send: async (work) => {
       if (waitMs() > 0) return null;
+      const pacing = nextPacing();
       try {
         return await breaker.execute(async () => {
-          const applied = await work({ waitMs: askedForMs });
+          const applied = await work(pacing);
           heed(applied);
           if (applied.health.kind === "down") throw new TargetDown(applied);
           return applied;

@@ -24,6 +24,10 @@ export type Applied = { readonly decisions: ReadonlyMap<bigint, Decision>; reado
 export type Pacing = {
   /** For how long the target wants to be left alone, in milliseconds; 0 when a request may go out. */
   readonly waitMs: () => number;
+  /** What an answer may take until the request counts as unanswered, in milliseconds; null where its own deadline is all. */
+  readonly answerMs: number | null;
+  /** To be called when an answer comes after that, with the wait that it asks for. */
+  readonly answeredLate: (retryAfterMs: number | null) => void;
 };
 
 /** A batch that is ready to be sent: everything that could be done while the request before it was on its way is done. */

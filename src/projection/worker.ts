@@ -253,4 +253,6 @@ export async function runWorker(
   unsubscribe();
   await Promise.all(inHand);
   clearTimeout(cutOff);
+  // A probe that was given up may still not have been answered: nobody waits for it now.
+  leave.abort();
 }

@@ -50,6 +50,18 @@ test("what is still on its way when the grace ends is cut off, and is tried agai
     });
 });
 
+test("a request of which nobody awaits the answer any more is cut off once the worker has drained", async () => {
+  await enqueue(db, queue, newEvents(5));
+  const { projection, sent } = heldProjection();
+  const worker = startWorker(database, projection);
+  await until("a batch is sent", () => sent.length === 1);
+  sent[0]?.answer(applied);
+  await until("it is done", async () => (await statuses()).every((s) => s === "done 1"));
+  expect(sent[0]?.signal.aborted).toBe(false);
+  await worker.end();
+  expect(sent[0]?.signal.aborted).toBe(true);
+});
+
 test("a batch that is being prepared when the stop comes is given back", async () => {
   await enqueue(db, queue, newEvents(5));
   const held = heldProjection();

@@ -188,7 +188,10 @@ describe("while the target is down", () => {
       prepare: async (lease, signals) => {
         const ready = await search.prepare(lease, signals);
         if ("decided" in ready) return ready;
-        return { send: (signal) => ready.send(signal, { waitMs: () => (engine.requests.length === 0 ? 0 : 30_000) }) };
+        return {
+          send: (signal, pacing) =>
+            ready.send(signal, { ...pacing, waitMs: () => (engine.requests.length === 0 ? 0 : 30_000) }),
+        };
       },
     };
   };
@@ -233,6 +236,49 @@ describe("while the target is down", () => {
       expect(row?.dueIn).toBeLessThan(most);
     }
   });
+});
+
+describe("a target that does not answer", () => {
+  const hour = 3_600_000;
+  /** Opens the breaker by refusals, then answers probes as `whole` says. */
+  async function probed(whole: typeof engine.whole, work: (recorded: Recorded) => Promise<void>): Promise<void> {
+    const recorded = recordSignals();
+    await seed(db, upserts(20));
+    engine.whole = unavailable;
+    // No request ends by its own deadline.
+    await working(openSearch(db, client, { timeoutMs: hour }), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      engine.whole = whole;
+      await work(recorded);
+      await until("all are done", async () => (await countRows("status = 'done'")) === 20, 20_000);
+    });
+    expect(recorded.gauge("outbox_breaker_state")).toBe(0);
+  }
+
+  test("is found when it is back, though it swallowed the probe before", async () => {
+    let swallowed = 0;
+    await probed(
+      () => {
+        swallowed += 1;
+        return { kind: "hang" };
+      },
+      async () => {
+        await until("a probe is swallowed", () => swallowed === 1);
+        engine.whole = () => undefined;
+      },
+    );
+    expect(swallowed).toBe(1);
+  }, 40_000);
+
+  test("is not taken for away for ever when it is only slower than a probe may be", async () => {
+    const answering = async () => {
+      await Bun.sleep(1500);
+      return undefined;
+    };
+    await probed(answering, async (recorded) => {
+      await until("a probe is given up", () => recorded.told('"es_timeout"').length > 0);
+    });
+  }, 40_000);
 });
 
 describe("attempts", () => {

@@ -8,6 +8,7 @@ import type { BulkExperiment } from "../experiment.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
 import type { Applied, Decision, Pacing, Prepared, Projection, TargetHealth } from "../projection.ts";
 import { type Limits, type Verdict, verdict } from "../verdict.ts";
+import { answerInTime, retryAfter } from "./answer.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";
 import { createSizeLimit, cut, type Request, type Sent } from "./cut.ts";
 import { buildItems } from "./document.ts";
@@ -74,13 +75,6 @@ function heldBack({ waitMs }: Pacing): (ItemResult & { kind: "failed" }) | undef
   return { kind: "failed", failure: { kind: "http", status: 429, errorType: null, detail, retryAfterMs } };
 }
 
-function retryAfter(results: readonly ItemResult[]): number | null {
-  const waits = results.flatMap((r) =>
-    r.kind === "failed" && r.failure.kind === "http" ? (r.failure.retryAfterMs ?? []) : [],
-  );
-  return waits.length === 0 ? null : Math.max(...waits);
-}
-
 /** What is searched goes to Elasticsearch: one bulk item per entity, external versions, each item judged by itself. */
 export function searchProjection(db: Db, client: Client, options: SearchProjectionOptions): Projection {
   const { index, timeoutMs, limits, backoff, experiment } = options;
@@ -94,11 +88,16 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     signals: BatchSignals,
     judge: (item: BulkItem, result: ItemResult) => Verdict,
     signal: AbortSignal,
+    pacing: Pacing,
   ) {
     const startedAt = Date.now();
     const clock = performance.now();
     const results =
-      items.length === 0 ? [] : experiment.answered(await sendBulk(client, index, items, body, { timeoutMs, signal }));
+      items.length === 0
+        ? []
+        : experiment.answered(
+            await answerInTime(sendBulk(client, index, items, body, { timeoutMs, signal }), items, pacing),
+          );
     const verdicts = items.map((item, i) => judge(item, results[i] ?? { kind: "unanswered" }));
     const failedWhole = results.find((r) => r.kind === "failed");
     const failedSome = refused.length > 0 || verdicts.some((v) => v.kind !== "done");
@@ -162,7 +161,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
               const refusedHere = aside;
               aside = [];
               const body = whole && part.length === items.length ? request.body : bulkBody(part);
-              return await sendOne(part, refusedHere, body, signals, judge, signal);
+              return await sendOne(part, refusedHere, body, signals, judge, signal, pacing);
             }, items);
       if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
