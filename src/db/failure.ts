@@ -41,6 +41,11 @@ export function isUnavailable(error: unknown): boolean {
 /** The statement itself is refused, whatever its values: a table, a column or a right is missing (class 42). No event is to blame for that, and mending it helps all. */
 export const isMisfit = (error: unknown): boolean => databaseErrorCode(error)?.startsWith("42") === true;
 
+/** No connection is to be had: all of the pool are taken, or all of the server (too_many_connections). */
+export function isExhausted(error: unknown): boolean {
+  return ["POOL_TIMEOUT", "53300"].includes(databaseErrorCode(error) ?? "");
+}
+
 /** Postgres has refused the statement, and is there to say so: nothing of it stands. What the driver or the network says leaves open whether a statement has committed. */
 export function isRolledBack(error: unknown): boolean {
   if (isUnavailable(error)) return false;

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import { databaseErrorCode } from "../db/failure.ts";
+import { databaseErrorCode, isExhausted } from "../db/failure.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
@@ -32,6 +32,9 @@ export type HealthReport = {
 export type Health = {
   /** The loop turned. */
   readonly tick: () => void;
+  /** A claim got a connection, whatever it found. */
+  readonly claimed: () => void;
+  readonly claimFailed: (error: unknown) => void;
   /** False while the database does not answer: a claim could not be settled. */
   readonly mayClaim: () => boolean;
   readonly stopRequested: (reason: string) => void;
@@ -41,14 +44,34 @@ export type Health = {
   readonly close: () => void;
 };
 
-/** `db` is a pool of its own: a ping must not queue behind the work that it watches. */
+/** For how long claims may go without a connection until that is no passing moment. */
+const exhaustedMs = 1000;
+
+/** Calls `ask` now and again, never twice at once: an older answer would be taken for the newer one. */
+function keepAsking(ask: () => Promise<void>, intervalMs: number): ReturnType<typeof setInterval> {
+  let asking = false;
+  const once = () => {
+    if (asking) return;
+    asking = true;
+    void ask().finally(() => {
+      asking = false;
+    });
+  };
+  once();
+  return setInterval(once, intervalMs);
+}
+
+/** `db` is a pool of its own: a ping must not queue behind the work that it watches. That the work gets no connection is what claims tell. */
 export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSignals): Health {
   let lastTick = performance.now();
   let state: WorkerState = "RUNNING";
   let stopReason: string | null = null;
   let failures = 0;
   let lastError: string | null = null;
-  let targetOk = true;
+  let exhausted: { readonly since: number; readonly failures: number; readonly code: string | null } | null = null;
+  const { pingTarget } = options;
+  // Not before it has said so.
+  let targetOk = pingTarget === null;
   const turn = (to: WorkerState, reason: string | null) => {
     if (state === to || state === "STOPPED") return;
     state = to;
@@ -73,17 +96,18 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     }
   }
 
-  let pinging = false;
-  const beat = setInterval(() => {
-    if (pinging) return;
-    pinging = true;
-    void ping().finally(() => {
-      pinging = false;
-    });
-  }, options.pingIntervalMs);
-  const { pingTarget } = options;
-  const targetBeat =
-    pingTarget && setInterval(() => void pingTarget.ping().then((ok) => (targetOk = ok)), pingTarget.intervalMs);
+  const beat = keepAsking(ping, options.pingIntervalMs);
+  const askTarget = async ({ ping: pinged }: NonNullable<typeof pingTarget>) => {
+    targetOk = await pinged();
+  };
+  const targetBeat = pingTarget && keepAsking(() => askTarget(pingTarget), pingTarget.intervalMs);
+
+  const database = () => {
+    if (failures > 0) return { ok: false, consecutive_failures: failures, last_error: lastError };
+    if (exhausted !== null && performance.now() - exhausted.since > exhaustedMs)
+      return { ok: false, consecutive_failures: exhausted.failures, last_error: exhausted.code };
+    return { ok: true, consecutive_failures: 0, last_error: null };
+  };
 
   const report = (reason: string | null): HealthReport => ({
     ok: reason === null,
@@ -94,7 +118,7 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     stop_requested: stopReason !== null,
     stop_reason: stopReason,
     last_loop_ago_seconds: Math.round(performance.now() - lastTick) / 1000,
-    db: { ok: failures === 0, consecutive_failures: failures, last_error: lastError },
+    db: database(),
   });
   const notLive = () => {
     if (state === "STOPPED") return "stopped";
@@ -102,13 +126,26 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
   };
   const notReady = () => {
     if (stopReason !== null || state === "STOPPED") return "draining";
-    if (failures > 0) return "db_unhealthy";
+    if (!database().ok) return "db_unhealthy";
     if (state === "DRAINING") return "draining";
     return targetOk ? null : "dependency_unhealthy";
   };
   return {
     tick: () => {
       lastTick = performance.now();
+    },
+    claimed: () => {
+      exhausted = null;
+    },
+    claimFailed: (error) => {
+      // The turn of the loop began with asking for the connection.
+      exhausted = isExhausted(error)
+        ? {
+            since: exhausted?.since ?? lastTick,
+            failures: (exhausted?.failures ?? 0) + 1,
+            code: databaseErrorCode(error) ?? null,
+          }
+        : null;
     },
     mayClaim: () => state !== "DRAINING",
     stopRequested: (reason) => {

@@ -202,12 +202,14 @@ export async function runWorker(
       // A probe that fails costs its events an attempt, and tells of each: one is enough.
       const limit = probing ? 1 : options.batchSize;
       const lease = await claim(limit);
+      health.claimed();
       backlog = lease?.events.length === limit;
       if (lease === null) return "none";
       start(lease, startedAt, performance.now() - clock);
       return backlog ? "more" : "none";
     } catch (error) {
       signals.databaseFailed("claim", failureReason(error), error);
+      health.claimFailed(error);
       await room.wait(200);
       return "failed";
     }

@@ -248,16 +248,20 @@ test("connections that fall silent are given up, the readiness says so, and the 
   });
 });
 
-test("a pool whose every connection is taken delays the work and does not end it; readiness does not wait in that queue", async () => {
+test("a pool whose every connection is taken delays the work and does not end it; the readiness says so, and recovers by itself", async () => {
   await underLoad(async ({ projections, pool }) => {
     await until("the first events are done", async () => (await doneCount()) > 20, 20_000);
-    const taken = Array.from({ length: 12 }, () =>
-      pool.db.execute(sql`select pg_sleep(1)`).then(
-        () => undefined,
-        () => undefined,
-      ),
+    const released = new AbortController();
+    const taken = Array.from({ length: pool.state().max }, () =>
+      pool.db.transaction(async (tx) => {
+        while (!released.signal.aborted) await tx.execute(sql`select pg_sleep(0.1)`);
+      }),
     );
-    expect(projections.every((p) => p.health.ready().ok)).toBe(true);
+    await until("the readiness says so", unhealthy(projections));
+    const says = { ok: false, last_error: "POOL_TIMEOUT" };
+    for (const p of projections) expect(p.health.ready()).toMatchObject({ state: "RUNNING", db: says });
+    for (const p of projections) expect(p.health.live().ok).toBe(true);
+    released.abort();
     await Promise.all(taken);
     expect(await recovered(projections)).toBeLessThan(recoveryMs);
   });

@@ -30,7 +30,7 @@ const allDone = async () => (await readRows(db)).every(({ status }) => status ==
 test("an idle worker claims once in its poll interval, and its loop turns all the same", async () => {
   let claims = 0;
   const counted = intercept(db, (statement) => {
-    claims += 1;
+    if (JSON.stringify(statement).includes("leased as (")) claims += 1;
     return db.execute(statement);
   });
   const worker = startWorker({ ...database, db: counted }, openSearch(db, client), { pollMs });

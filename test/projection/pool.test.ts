@@ -19,7 +19,7 @@ afterAll(async () => {
   await direct.close();
 });
 
-test("a worker for which no connection is free in time counts db_unavailable, lives on, and goes on when there is one", async () => {
+test("a worker for which no connection is free in time counts db_unavailable, is not ready, lives on, and goes on when there is one", async () => {
   const pool = testdb.open({ max: 1, poolTimeoutMs: 50 });
   const release = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();
@@ -49,6 +49,7 @@ test("a worker for which no connection is free in time counts db_unavailable, li
   const refused =
     /outbox_db_errors_total\{projection="chronicle_events_to_entries",step="claim",reason="db_unavailable"\} [1-9]/;
   await until("it says so", async () => refused.test((await sinks.metrics.render(null)).body));
+  await until("the readiness says so", () => projection.health.ready().reason === "db_unhealthy");
   expect(projection.health.live().ok).toBe(true);
   release.resolve();
   await holding;
@@ -58,6 +59,7 @@ test("a worker for which no connection is free in time counts db_unavailable, li
     );
     return row?.n === 0;
   });
+  await until("the readiness says so", () => projection.health.ready().ok);
   stop.abort();
   await projection.done;
   await wakeUps.close();

@@ -1,0 +1,122 @@
+import { afterEach, expect, test } from "bun:test";
+import type { Db } from "../../src/db/client.ts";
+import { type Health, type HealthOptions, watchHealth } from "../../src/projection/health.ts";
+import { type Recorded, recordSignals } from "../support/batch.ts";
+import { until } from "../support/until.ts";
+
+/** What the health body says (facts of the operator documents), of a database and a target that are the test. */
+
+const open = new Set<Health>();
+afterEach(() => {
+  for (const health of open) health.close();
+  open.clear();
+});
+
+const failure = (code: string) => Object.assign(new Error("says no"), { code });
+
+function watch(over: Partial<HealthOptions> = {}, { signals }: Recorded = recordSignals()) {
+  const database = { fails: false };
+  const execute = () => (database.fails ? Promise.reject(failure("ECONNREFUSED")) : Promise.resolve([]));
+  const options: HealthOptions = {
+    projection: "search_index_to_elastic",
+    workerId: "w1",
+    maxSilenceMs: 10_000,
+    pingIntervalMs: 5,
+    pingTimeoutMs: 1000,
+    failsBeforeDraining: 3,
+    pingTarget: null,
+    ...over,
+  };
+  const health = watchHealth({ execute } as unknown as Db, options, signals);
+  open.add(health);
+  return { health, database };
+}
+
+test("a loop that has not turned for too long is not alive, and is again once it turns", async () => {
+  const { health } = watch({ maxSilenceMs: 500 });
+  health.tick();
+  expect(health.live()).toMatchObject({ ok: true, reason: null });
+  await until("it is silent for too long", () => !health.live().ok);
+  expect(health.live().last_loop_ago_seconds).toBeGreaterThanOrEqual(0.5);
+  expect(health.live().reason).toBe("loop_silence>0.5s");
+  health.tick();
+  expect(health.live()).toMatchObject({ ok: true, reason: null });
+});
+
+test("a failed ping is told with its code, never with what the server says; enough of them end the claims until one succeeds", async () => {
+  const { health, database } = watch();
+  expect(health.ready()).toMatchObject({ ok: true, db: { ok: true, consecutive_failures: 0, last_error: null } });
+  database.fails = true;
+  await until("a ping fails", () => !health.ready().ok);
+  expect(health.ready().db).toMatchObject({ ok: false, last_error: "ECONNREFUSED" });
+  await until("nothing is claimed", () => !health.mayClaim());
+  expect(health.ready().state).toBe("DRAINING");
+  expect(health.ready().db.consecutive_failures).toBeGreaterThanOrEqual(3);
+  expect(health.live().ok).toBe(true);
+  database.fails = false;
+  await until("it is ready again", () => health.ready().ok);
+  expect(health.mayClaim()).toBe(true);
+  expect(health.ready().db).toEqual({ ok: true, consecutive_failures: 0, last_error: null });
+});
+
+test("claims that go without a connection for longer than a moment make it not ready, until one gets a connection", async () => {
+  const { health } = watch();
+  for (const code of ["POOL_TIMEOUT", "53300"]) {
+    health.tick();
+    health.claimFailed(failure(code));
+    expect(health.ready().ok).toBe(true);
+    health.claimFailed(failure(code));
+    await until("it is no passing moment", () => !health.ready().ok);
+    expect(health.ready()).toMatchObject({
+      reason: "db_unhealthy",
+      db: { ok: false, consecutive_failures: 2, last_error: code },
+    });
+    expect([health.live().ok, health.mayClaim()]).toEqual([true, true]);
+    health.claimed();
+    expect(health.ready()).toMatchObject({ ok: true, db: { ok: true, last_error: null } });
+  }
+});
+
+test("a claim that fails for another reason had a connection", async () => {
+  const { health } = watch();
+  health.tick();
+  health.claimFailed(failure("POOL_TIMEOUT"));
+  await until("it is no passing moment", () => !health.ready().ok);
+  health.claimFailed(failure("55P03"));
+  expect(health.ready().ok).toBe(true);
+});
+
+test("where the target must be ready, it is not ready before the target has said so, and says dependency_unhealthy", async () => {
+  const asked: ((ok: boolean) => void)[] = [];
+  const ping = () => {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    asked.push(resolve);
+    return promise;
+  };
+  const { health } = watch({ pingTarget: { ping, intervalMs: 3_600_000 } });
+  expect(health.ready()).toMatchObject({ ok: false, reason: "dependency_unhealthy" });
+  expect(health.live().ok).toBe(true);
+  asked[0]?.(true);
+  await until("it is ready", () => health.ready().ok);
+});
+
+test("the target is not asked again before it has answered: no older answer overwrites a newer one", async () => {
+  let under = 0;
+  let most = 0;
+  let ok = true;
+  let asked = 0;
+  const ping = async () => {
+    under += 1;
+    asked += 1;
+    most = Math.max(most, under);
+    await Bun.sleep(20);
+    under -= 1;
+    return ok;
+  };
+  const { health } = watch({ pingTarget: { ping, intervalMs: 2 } });
+  await until("it is ready", () => health.ready().ok);
+  ok = false;
+  await until("it is not", () => health.ready().reason === "dependency_unhealthy");
+  await until("it was asked often", () => asked >= 5);
+  expect(most).toBe(1);
+});
