@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import type { Client } from "@elastic/elasticsearch";
-import type { Report } from "../http/ops.ts";
 import type { WakeUps } from "../outbox/wake.ts";
+import type { HealthReport } from "../projection/health.ts";
 import { type RunningProjection, startProjection } from "../projection/start.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { openSinks } from "./sinks.ts";
@@ -51,13 +51,12 @@ export function startProjections(
   return { running, done };
 }
 
-type ProjectionReport = Report & { readonly reason: string | null };
-type CombinedReport = ProjectionReport & { readonly projections: readonly ProjectionReport[] };
-
-/** One answer for all projections of the process: the projection's own where there is one. */
-export function combine(reports: readonly ProjectionReport[]): ProjectionReport | CombinedReport {
-  const [only, ...others] = reports;
-  if (only !== undefined && others.length === 0) return only;
-  const bad = reports.find((r) => !r.ok);
-  return { ok: bad === undefined, reason: bad?.reason ?? null, projections: reports };
+/** One answer for all projections of the process: the first that is not well speaks for them, else the first. Beside it each has its own report where there are several. */
+export function combine(
+  reports: readonly HealthReport[],
+): HealthReport & { readonly projections?: readonly HealthReport[] } {
+  const [first, ...others] = reports;
+  if (first === undefined) throw new Error("a worker without a projection");
+  if (others.length === 0) return first;
+  return { ...(reports.find((r) => !r.ok) ?? first), projections: reports };
 }

@@ -24,7 +24,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   const stop = AbortSignal.any([signal, ran.signal]);
   const late = graceAfter(stop, config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000);
   const begun = () => {
-    if (config.OUTBOX_RUN_SECONDS > 0) setTimeout(() => ran.abort(), config.OUTBOX_RUN_SECONDS * 1000);
+    if (config.OUTBOX_RUN_SECONDS > 0) setTimeout(() => ran.abort("run_seconds"), config.OUTBOX_RUN_SECONDS * 1000);
   };
   await Promise.race([carry(settings, flags, begun, stop, late), aborted(late)]);
 }
@@ -50,7 +50,14 @@ async function carry(
   await wakeUps.listen();
   begun();
   const names = flags.projection === undefined ? projectionNames : [flags.projection];
+  if (typeof prepared === "object") {
+    const tell = (why: string) => searchAway(sinks, why);
+    void prepareIndexLater(client, settings, prepared.away, tell, stop).then((later) =>
+      tellMissingDocuments(later, store, sinks),
+    );
+  } else await tellMissingDocuments(prepared, store, sinks);
   const reports = (read: "live" | "ready") => combine(projections.running.map(({ health }) => health[read]()));
+  // Served once it can be answered: nothing may wait between this and the start of what it tells of.
   const [metricsPort, healthPort] = [config.OUTBOX_METRICS_PORT, healthPortOf(config)];
   const ops = listening(
     config.API_HOST,
@@ -67,12 +74,6 @@ async function carry(
       }),
   );
   resources.defer(() => ops.stop());
-  if (typeof prepared === "object") {
-    const tell = (why: string) => searchAway(sinks, why);
-    void prepareIndexLater(client, settings, prepared.away, tell, stop).then((later) =>
-      tellMissingDocuments(later, store, sinks),
-    );
-  } else await tellMissingDocuments(prepared, store, sinks);
   const projections = startProjections(
     names,
     store,

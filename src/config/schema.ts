@@ -244,8 +244,8 @@ export const schema = Type.Object({
   ),
   OUTBOX_HEALTH_MAX_SILENCE_SECONDS: decimal(
     health,
-    "A loop that has not turned for this long is dead.",
-    0.1,
+    "A loop that has not turned for this long is dead. One that has nothing to do turns once a second.",
+    2,
     3600,
     10,
   ),

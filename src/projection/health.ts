@@ -5,6 +5,8 @@ import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
 
+export type StopReason = "signal" | "run_seconds";
+
 export type HealthOptions = {
   readonly projection: string;
   readonly workerId: string;
@@ -24,7 +26,7 @@ export type HealthReport = {
   readonly worker_id: string;
   readonly state: WorkerState;
   readonly stop_requested: boolean;
-  readonly stop_reason: string | null;
+  readonly stop_reason: StopReason | null;
   readonly last_loop_ago_seconds: number;
   readonly db: { readonly ok: boolean; readonly consecutive_failures: number; readonly last_error: string | null };
 };
@@ -37,7 +39,7 @@ export type Health = {
   readonly claimFailed: (error: unknown) => void;
   /** False while the database does not answer: a claim could not be settled. */
   readonly mayClaim: () => boolean;
-  readonly stopRequested: (reason: string) => void;
+  readonly stopRequested: (reason: StopReason) => void;
   readonly stopped: () => void;
   readonly live: () => HealthReport;
   readonly ready: () => HealthReport;
@@ -46,6 +48,9 @@ export type Health = {
 
 /** For how long claims may go without a connection until that is no passing moment. */
 const exhaustedMs = 1000;
+
+/** A number with its point, as the reason is spelled: "10.0". */
+const asDecimal = (n: number) => (Number.isInteger(n) ? n.toFixed(1) : String(n));
 
 /** Calls `ask` now and again, never twice at once: an older answer would be taken for the newer one. */
 function keepAsking(ask: () => Promise<void>, intervalMs: number): ReturnType<typeof setInterval> {
@@ -65,7 +70,7 @@ function keepAsking(ask: () => Promise<void>, intervalMs: number): ReturnType<ty
 export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSignals): Health {
   let lastTick = performance.now();
   let state: WorkerState = "RUNNING";
-  let stopReason: string | null = null;
+  let stopReason: StopReason | null = null;
   let failures = 0;
   let lastError: string | null = null;
   let exhausted: { readonly since: number; readonly failures: number; readonly code: string | null } | null = null;
@@ -122,12 +127,13 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
   });
   const notLive = () => {
     if (state === "STOPPED") return "stopped";
-    return performance.now() - lastTick > options.maxSilenceMs ? `loop_silence>${options.maxSilenceMs / 1000}s` : null;
+    return performance.now() - lastTick > options.maxSilenceMs
+      ? `loop_silence>${asDecimal(options.maxSilenceMs / 1000)}s`
+      : null;
   };
   const notReady = () => {
-    if (stopReason !== null || state === "STOPPED") return "draining";
+    if (stopReason !== null || state === "DRAINING" || state === "STOPPED") return "draining";
     if (!database().ok) return "db_unhealthy";
-    if (state === "DRAINING") return "draining";
     return targetOk ? null : "dependency_unhealthy";
   };
   return {

@@ -74,7 +74,7 @@ function pingTarget({ config, client }: ProjectionHost) {
   return { ping, intervalMs: config.OUTBOX_ES_PING_INTERVAL_SECONDS * 1000 };
 }
 
-/** Starts one projection with its loop, sweep and health. It drains when `stop` fires. */
+/** Starts one projection with its loop, sweep and health. It drains when `stop` fires, whose reason is "run_seconds" when OUTBOX_RUN_SECONDS are over. */
 export function startProjection(
   kind: "search" | "chronicle",
   host: ProjectionHost,
@@ -131,7 +131,7 @@ export function startProjection(
     () => host.wakeUps.announce(),
   );
   const asked = () => {
-    health.stopRequested("signal");
+    health.stopRequested(stop.reason === "run_seconds" ? "run_seconds" : "signal");
     void stopSweep();
   };
   stop.addEventListener("abort", asked);

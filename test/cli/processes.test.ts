@@ -198,7 +198,10 @@ test("an Elasticsearch that cannot be used is one line without secrets", async (
 test("serve and work start while Elasticsearch is away, and what was written meanwhile is found when it is back", async () => {
   const port = String(freePort());
   const away = { ELASTIC_URL: `http://127.0.0.1:${port}` };
-  const [writer, worker] = [run(["serve", "--port", "0"], away), run(["work"], away)];
+  const healthPort = String(freePort());
+  const needed = { OUTBOX_REQUIRE_ES_READY: "1", OUTBOX_HTTP_PORT: healthPort };
+  const [writer, worker] = [run(["serve", "--port", "0"], away), run(["work"], { ...away, ...needed })];
+  const ready = () => fetch(`http://127.0.0.1:${healthPort}/readyz`).catch(() => undefined);
   const url = await listens(writer);
   expect((await createTag(url, "meanwhile")).status).toBe(201);
   expect((await fetch(`${url}/api/v1/search?q=meanwhile`)).status).toBe(503);
@@ -206,9 +209,13 @@ test("serve and work start while Elasticsearch is away, and what was written mea
     () => `the worker says so: ${worker.printed()}`,
     () => worker.printed().includes(`Elasticsearch at http://127.0.0.1:${port} cannot be used`),
   );
+  const refused = await until("the worker answers", ready);
+  expect(refused.status).toBe(503);
+  expect(await refused.json()).toMatchObject({ reason: "dependency_unhealthy", state: "RUNNING" });
   const back = run(["serve", "--port", "0"], { EMBEDDED_ELASTIC_PORT: port, WORDLOOM_DATA_DIR: join(folder, "back") });
   await listens(back);
   await found(url, "meanwhile");
+  await until("the worker is ready", async () => (await ready())?.status === 200);
   expect([await stop(worker), await stop(writer), await stop(back)]).toEqual([0, 0, 0]);
 });
 
@@ -282,6 +289,7 @@ test("the worker answers health and metrics, and OUTBOX_RUN_SECONDS ends it", as
   const page = await fetch(`http://127.0.0.1:${metricsPort}/metrics`);
   expect(await page.text()).toContain("outbox_");
   expect(await worker.exited).toBe(0);
+  await until("it says why", () => /"state":"DRAINING","reason":"run_seconds"/.test(worker.printed()));
 });
 
 test("up starts all that is needed, greets with the documentation, and starts again on the same data", async () => {

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "bun:test";
+import { combine } from "../../src/app/projections.ts";
 import type { Db } from "../../src/db/client.ts";
 import { type Health, type HealthOptions, watchHealth } from "../../src/projection/health.ts";
 import { type Recorded, recordSignals } from "../support/batch.ts";
@@ -33,12 +34,12 @@ function watch(over: Partial<HealthOptions> = {}, { signals }: Recorded = record
 }
 
 test("a loop that has not turned for too long is not alive, and is again once it turns", async () => {
-  const { health } = watch({ maxSilenceMs: 500 });
+  const { health } = watch({ maxSilenceMs: 1000 });
   health.tick();
   expect(health.live()).toMatchObject({ ok: true, reason: null });
   await until("it is silent for too long", () => !health.live().ok);
-  expect(health.live().last_loop_ago_seconds).toBeGreaterThanOrEqual(0.5);
-  expect(health.live().reason).toBe("loop_silence>0.5s");
+  expect(health.live().last_loop_ago_seconds).toBeGreaterThanOrEqual(1);
+  expect(health.live().reason).toBe("loop_silence>1.0s");
   health.tick();
   expect(health.live()).toMatchObject({ ok: true, reason: null });
 });
@@ -50,13 +51,63 @@ test("a failed ping is told with its code, never with what the server says; enou
   await until("a ping fails", () => !health.ready().ok);
   expect(health.ready().db).toMatchObject({ ok: false, last_error: "ECONNREFUSED" });
   await until("nothing is claimed", () => !health.mayClaim());
-  expect(health.ready().state).toBe("DRAINING");
+  expect(health.ready()).toMatchObject({
+    state: "DRAINING",
+    reason: "draining",
+    stop_requested: false,
+    stop_reason: null,
+  });
   expect(health.ready().db.consecutive_failures).toBeGreaterThanOrEqual(3);
   expect(health.live().ok).toBe(true);
   database.fails = false;
   await until("it is ready again", () => health.ready().ok);
   expect(health.mayClaim()).toBe(true);
   expect(health.ready().db).toEqual({ ok: true, consecutive_failures: 0, last_error: null });
+});
+
+test("a worker that is asked to stop is not ready but alive until it has stopped, and says for what it was asked first", () => {
+  for (const reason of ["signal", "run_seconds"] as const) {
+    const { health } = watch();
+    health.stopRequested(reason);
+    health.stopRequested(reason === "signal" ? "run_seconds" : "signal");
+    const asked = { stop_requested: true, stop_reason: reason };
+    expect(health.ready()).toMatchObject({ ok: false, reason: "draining", state: "DRAINING", ...asked });
+    expect(health.live()).toMatchObject({ ok: true, reason: null });
+    health.stopped();
+    expect(health.ready()).toMatchObject({ ok: false, reason: "draining", state: "STOPPED", ...asked });
+    expect(health.live()).toMatchObject({ ok: false, reason: "stopped" });
+  }
+});
+
+test("of several projections the first that is not well speaks for the process, and each has its own report beside it", () => {
+  const [search, chronicle] = [watch().health, watch({ projection: "chronicle_events_to_entries" }).health];
+  const read = () => combine([search, chronicle].map((health) => health.ready()));
+  const well = read();
+  expect(well).toEqual({
+    ...search.ready(),
+    last_loop_ago_seconds: expect.any(Number),
+    projections: [expect.anything(), expect.anything()],
+  });
+  chronicle.stopRequested("signal");
+  const keys = [
+    "ok",
+    "reason",
+    "projection",
+    "worker_id",
+    "state",
+    "stop_requested",
+    "stop_reason",
+    "last_loop_ago_seconds",
+    "db",
+  ];
+  expect(Object.keys(read())).toEqual([...keys, "projections"]);
+  expect(read()).toMatchObject({
+    ok: false,
+    reason: "draining",
+    projection: "chronicle_events_to_entries",
+    projections: [{ ok: true, projection: "search_index_to_elastic" }, { ok: false }],
+  });
+  expect(Object.keys(combine([search.ready()]))).toEqual(keys);
 });
 
 test("claims that go without a connection for longer than a moment make it not ready, until one gets a connection", async () => {
