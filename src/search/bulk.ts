@@ -145,10 +145,15 @@ function readItems(body: unknown, items: readonly BulkItem[]): ItemResult[] {
   return items.map((item, i) => readItem(answers[i], item));
 }
 
-/** Retry-After in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from now. */
-function readRetryAfter(header: unknown): number | null {
+/**
+ * Retry-After in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from now. A date counts from the Date of the answer, which is by the same clock: ours may be
+ * hours off.
+ */
+function readRetryAfter(header: unknown, answeredAt: unknown): number | null {
   if (typeof header !== "string" || header.trim() === "") return null;
-  const ms = /^\s*\d+\s*$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  const date = typeof answeredAt === "string" ? Date.parse(answeredAt) : Number.NaN;
+  const now = Number.isNaN(date) ? Date.now() : date;
+  const ms = /^\s*\d+\s*$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now;
   return Number.isNaN(ms) ? null : Math.min(maxRetryAfterMs, Math.max(0, ms));
 }
 
@@ -160,7 +165,7 @@ function httpFailure(error: errors.ResponseError): RequestFailure {
     status: error.statusCode ?? 0,
     errorType: problem ? errorTypeOf(problem) : null,
     detail: reasonOf(problem) || `HTTP ${error.statusCode}`,
-    retryAfterMs: readRetryAfter(error.meta.headers?.["retry-after"]),
+    retryAfterMs: readRetryAfter(error.meta.headers?.["retry-after"], error.meta.headers?.["date"]),
   };
 }
 

@@ -217,18 +217,23 @@ describe("while the target is down", () => {
     expect(await readRows(db)).toMatchObject([held, held, held, held]);
   });
 
-  test("Retry-After is read as a date too, and neither a past nor an absurd one breaks the settle", async () => {
+  test("Retry-After is read as a date too, by the clock of the engine, and neither a past nor an absurd one breaks the settle", async () => {
     const recorded = recordSignals();
-    const waits: [string, number, number][] = [
+    const inAnHour = (ms: number) => new Date(Date.now() + 3_600_000 + ms).toUTCString();
+    const waits: [string, number, number, string?][] = [
+      // By the engine's clock, which is an hour before ours.
+      [inAnHour(40_000), 20, 41, inAnHour(0)],
+      [new Date(Date.now() + 40_000).toUTCString(), 20, 41, "yesterday"],
       ["99999999999999999999", 55, 60.1],
       [new Date(Date.now() + 40_000).toUTCString(), 20, 41],
       ["Wed, 21 Oct 2015 07:28:00 GMT", -60, 0.1],
       ["soon", -60, 0.1],
     ];
-    for (const [header, least, most] of waits) {
+    for (const [header, least, most, date = new Date().toUTCString()] of waits) {
       await emptyQueue(db);
       await seed(db, upserts(1));
-      engine.whole = () => requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": header });
+      engine.whole = () =>
+        requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": header, date });
       await runBatch(db, openSearch(db, client, { backoff: { baseMs: 1, maxMs: 1 } }), recorded);
       const [row] = await readRows(db);
       expect(row).toMatchObject({ status: "pending", reason: "es_429" });
