@@ -128,7 +128,7 @@ async function warm(url: string): Promise<void> {
   const worker = await startWorker({ DATABASE_URL: store.url, ELASTIC_URL: url, ELASTIC_INDEX: index });
   await until("the drain", nothingLeft, 300_000, 500);
   await worker.stop();
-  await run(200, { url, pid: 0 }, index);
+  for (const rate of rates) await run(rate, { url, pid: 0 }, index);
 }
 
 const results = [];
