@@ -1,8 +1,8 @@
 import { join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError, codeOf } from "../errors.ts";
+import { pause } from "../outbox/pause.ts";
 import { hasDocuments } from "../projection/search/document.ts";
 import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";
@@ -118,7 +118,7 @@ export async function prepareIndexLater(
   let told = away.message;
   tell(told);
   for (;;) {
-    await pause(retryMs, undefined, { signal: stop }).catch(() => undefined);
+    await pause(retryMs, stop);
     const attempt = stop.aborted ? "stopped" : await tryIndex(client, settings);
     if (typeof attempt === "string") return attempt;
     if (stop.aborted || attempt.refusal.message === told) continue;

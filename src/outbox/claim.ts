@@ -1,7 +1,7 @@
-import { setTimeout as pause } from "node:timers/promises";
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { ClaimedEvent, Lease, Op, Queue, Subject } from "./event.ts";
+import { pause } from "./pause.ts";
 
 export type ClaimOptions = {
   /** The worker's name, written to the rows. */
@@ -157,7 +157,7 @@ async function claimWithoutLock(
   const chosen = await db.execute<{ id: string }>(
     sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live} e where e.ctid = any(array(select ctid from due))`,
   );
-  await pause(options.breakClaimMs, undefined, { signal: options.stop }).catch(() => undefined);
+  await pause(options.breakClaimMs ?? 0, options.stop);
   if (chosen.length === 0 || options.stop?.aborted === true) return [];
   const ids = `{${chosen.map((row) => row.id).join(",")}}`;
   return await execute(

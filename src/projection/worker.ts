@@ -1,8 +1,8 @@
-import { setTimeout as pause } from "node:timers/promises";
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
 import { type Claim, openClaim } from "../outbox/claim.ts";
 import { type Lease, reasons } from "../outbox/event.ts";
+import { pause } from "../outbox/pause.ts";
 import { hasten } from "../outbox/settle.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
@@ -71,7 +71,7 @@ function delayed(projection: Projection, ms: number, stop: AbortSignal): Project
   return {
     ...projection,
     prepare: async (lease, batch) => {
-      await pause(ms, undefined, { signal: stop }).catch(() => undefined);
+      await pause(ms, stop);
       return await projection.prepare(lease, batch);
     },
   };
@@ -129,8 +129,7 @@ export async function runWorker(
     );
   /** When the target is back. Nothing else would do it: the rows would sit out a backoff of up to an hour. So it is tried again, until the target is away again or the stop. */
   async function hastenAll(): Promise<void> {
-    while (!stop.aborted && !pace.probing() && !(await due()))
-      await pause(longestWaitMs, undefined, { signal: stop }).catch(() => undefined);
+    while (!stop.aborted && !pace.probing() && !(await due())) await pause(longestWaitMs, stop);
   }
   const pace = createPace(options.concurrency, signals, () => void hastenAll());
 

@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
 import { queues } from "../../outbox/event.ts";
+import { pause } from "../../outbox/pause.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
@@ -74,7 +74,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
       if (tries + 1 >= maxTries)
         throw new CommandError("unreachable", `Elasticsearch does not take the documents (${why}); ${unchanged}`);
       left = again;
-      await sleep(retryDelayMs(tries, backoff, Math.random()), undefined, { signal }).catch(() => undefined);
+      await pause(retryDelayMs(tries, backoff, Math.random()), signal);
       stopIfAsked(signal);
     }
   }
