@@ -4,23 +4,13 @@ import {
   context,
   type Span,
   type SpanContext,
-  SpanKind,
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
+import { type BulkRequest, bulkSignals } from "./bulk-signals.ts";
 import { eventSignals, type SignalledEvent, type SignalledOutcome, type WorkerSinks } from "./event-signals.ts";
 import { sampledTraceId, traceKeys } from "./log.ts";
 import { contextBelow, parseHeaders } from "./propagation.ts";
-
-export type BulkRequest = {
-  readonly startedAt: number;
-  readonly durationMs: number;
-  readonly index: string;
-  /** "failed": the request as a whole. */
-  readonly result: "success" | "partial" | "failed";
-  readonly error?: string;
-  readonly items: readonly { readonly op: "index" | "delete"; readonly failureClass: string | null }[];
-};
 
 export type BatchSignals = {
   /** Runs the batch's work inside its span. */
@@ -78,12 +68,8 @@ function labsOf(outcomes: readonly SignalledOutcome[]): Attributes {
 export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellClaim {
   const { log, metrics, tracing, identity, at, base } = sinks;
   const tellEvent = eventSignals(sinks, ops);
+  const tellBulk = bulkSignals(sinks);
   const mode = identity.projection === "search" ? "es_bulk" : "sql";
-  const itemLabelsOf = (op: "index" | "delete") => ({
-    success: { ...at, op, result: "success" },
-    failed: { ...at, op, result: "failed" },
-  });
-  const itemLabels = { index: itemLabelsOf("index"), delete: itemLabelsOf("delete") };
 
   return ({ claimBatchId, events }, startedAt, claimMs, claimMode) => {
     const claimedAt = startedAt + claimMs;
@@ -146,67 +132,29 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     );
     return {
       run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
-      bulkSent: (request) => {
-        const failedItems = request.items.filter((i) => i.failureClass !== null).length;
-        metrics.add("outbox_es_bulk_requests_total", { ...at, result: request.result });
-        if (request.result === "failed") metrics.add("outbox_es_bulk_failed_requests_total", at);
-        metrics.observe("outbox_es_bulk_request_duration_seconds", at, request.durationMs / 1000, sampledTraceId(span));
-        const tally = metrics.tally();
-        for (const item of request.items) {
-          tally.add(
-            "outbox_es_bulk_items_total",
-            itemLabels[item.op][item.failureClass === null ? "success" : "failed"],
-          );
-          if (item.failureClass !== null)
-            tally.add("outbox_es_bulk_item_failures_total", {
-              ...at,
-              op: item.op,
-              failure_class: item.failureClass,
-            });
-        }
-        tally.flush();
-        if (!span) return;
-        const client = tracing.tracer.startSpan(
-          `bulk ${request.index}`,
-          {
-            kind: SpanKind.CLIENT,
-            startTime: request.startedAt,
-            attributes: {
-              ...base,
-              ...batchKeys,
-              "db.system.name": "elasticsearch",
-              "db.operation.name": "bulk",
-              "db.collection.name": request.index,
-              ...(request.items.length > 1 ? { "db.operation.batch.size": request.items.length } : {}),
-              "wordloom.bulk.failed_count": failedItems,
-              result: request.result,
-              ...(request.error === undefined ? {} : { "error.type": request.error }),
-            },
-          },
-          trace.setSpan(context.active(), span),
-        );
-        if (request.result === "failed") client.setStatus({ code: SpanStatusCode.ERROR });
-        client.end(request.startedAt + request.durationMs);
-      },
+      bulkSent: (request) => tellBulk(request, batchKeys, span),
       settled: (outcomes, settled, settleMs) => {
-        const ours = events.flatMap((event) => {
-          const told = settled.has(event.id) ? outcomes.get(event.id) : undefined;
-          return told ? [{ event, told }] : [];
+        const told = events.flatMap((event) => {
+          const outcome = outcomes.get(event.id);
+          return outcome === undefined ? [] : [{ event, told: settled.has(event.id) ? outcome : mismatch }];
         });
-        const lost = events.filter(({ id }) => outcomes.has(id) && !settled.has(id));
-        const mismatches = lost.length;
-        const settledOutcomes = [...ours.map(({ told }) => told), ...lost.map(() => mismatch)];
+        const settledOutcomes = told.map((one) => one.told);
+        const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
+          settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
+        const mismatches = count("skipped");
         const waitedSeconds = (performance.now() - claimedTick) / 1000;
         metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span));
         if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
         const tally = metrics.tally();
-        const tell = (event: SignalledEvent, told: SignalledOutcome) =>
-          tellEvent(event, told, { claimBatchId, claimedAt, span, producers }, event.ageSeconds + waitedSeconds, tally);
-        for (const { event, told } of ours) tell(event, told);
-        for (const event of lost) tell(event, mismatch);
+        for (const { event, told: outcome } of told)
+          tellEvent(
+            event,
+            outcome,
+            { claimBatchId, claimedAt, span, producers },
+            event.ageSeconds + waitedSeconds,
+            tally,
+          );
         tally.flush();
-        const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
-          settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
         // While the target is away events are still settled as superseded by newer ones, which wait: no success.
         if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
           metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);

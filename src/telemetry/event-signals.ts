@@ -32,6 +32,45 @@ export type SignalledOutcome = {
   readonly labs?: Attributes;
 };
 
+/** Which event: what spans and lines are searched by, whatever they tell of it. */
+type Named = Pick<SignalledEvent, "id" | "entityType" | "entityId" | "op">;
+
+/** On every span of an event. */
+export const eventAttributes = (
+  event: Named,
+  claimBatchId: string,
+  attempt: number,
+  result: string,
+  reason: string,
+) => ({
+  "wordloom.claim_batch_id": claimBatchId,
+  "wordloom.outbox_event_id": event.id.toString(),
+  "wordloom.entity_type": event.entityType,
+  "wordloom.entity_id": event.entityId,
+  "wordloom.outbox_op": event.op,
+  "wordloom.outbox_attempts": attempt,
+  result,
+  reason,
+});
+
+/** On every line of an event. */
+export const eventFields = (
+  event: Named,
+  claimBatchId: string | null,
+  attempt: number,
+  result: string,
+  reason: string,
+) => ({
+  outbox_event_id: event.id.toString(),
+  claim_batch_id: claimBatchId,
+  entity_type: event.entityType,
+  entity_id: event.entityId,
+  op: event.op,
+  attempt,
+  result,
+  reason,
+});
+
 export type WorkerIdentity = {
   readonly projection: "search" | "chronicle";
   readonly workerId: string;
@@ -78,11 +117,10 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
   return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
-    const id = event.id.toString();
     // What was not sent has not failed, whatever it waits for; nor was it an attempt.
     const unsent = outcome.kind === "release" || (outcome.kind !== "done" && outcome.sent === false);
     const failed = (outcome.kind === "retry" || outcome.kind === "fail") && !unsent;
-    const attempts = unsent ? event.attempts - 1 : event.attempts;
+    const attempt = unsent ? event.attempts - 1 : event.attempts;
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
     const span =
       batchSpan &&
@@ -94,18 +132,9 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
     const own = span?.spanContext();
     if (span?.isRecording()) {
       span.setAttributes(base);
-      span.setAttributes({
-        "wordloom.claim_batch_id": claimBatchId,
-        "wordloom.outbox_event_id": id,
-        "wordloom.entity_type": event.entityType,
-        "wordloom.entity_id": event.entityId,
-        "wordloom.outbox_op": op,
-        "wordloom.outbox_event_version": event.eventVersion.toString(),
-        "wordloom.outbox_attempts": attempts,
-        "wordloom.outbox_age_seconds": settleAge,
-        result,
-        reason: outcome.reason ?? "none",
-      });
+      span.setAttributes(eventAttributes(event, claimBatchId, attempt, result, outcome.reason ?? "none"));
+      span.setAttribute("wordloom.outbox_event_version", event.eventVersion.toString());
+      span.setAttribute("wordloom.outbox_age_seconds", settleAge);
       if (identity.esIndex !== null) span.setAttribute("wordloom.es_index", identity.esIndex);
       if (told.errorType != null) span.setAttribute("error.type", told.errorType);
       if (outcome.result !== undefined) span.setAttribute("wordloom.outbox_result", outcome.result);
@@ -117,26 +146,19 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       // The chronicle's spans are also searched by the names of drill H.
       if (identity.projection === "chronicle")
         span.setAttributes({
-          "wordloom.outbox.id": id,
+          "wordloom.outbox.id": event.id.toString(),
           "wordloom.entity.type": event.entityType,
           "wordloom.entity.id": event.entityId,
           "wordloom.outbox.op": op,
           "wordloom.outbox.event_version": event.eventVersion.toString(),
-          "wordloom.outbox.attempts": attempts,
+          "wordloom.outbox.attempts": attempt,
         });
       if (told.labs) span.setAttributes(told.labs);
       if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
     }
     const fields = () => ({
       event: "outbox.process",
-      outbox_event_id: id,
-      claim_batch_id: claimBatchId,
-      entity_type: event.entityType,
-      entity_id: event.entityId,
-      op,
-      attempt: attempts,
-      result,
-      reason: outcome.reason ?? "none",
+      ...eventFields(event, claimBatchId, attempt, result, outcome.reason ?? "none"),
       error_type: told.errorType ?? undefined,
       error: outcome.error,
       trace_id: own?.traceId,

@@ -1,10 +1,9 @@
-import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { batchSignals, type TellClaim } from "./batch-signals.ts";
-import type { SignalledEvent, WorkerIdentity } from "./event-signals.ts";
+import type { WorkerIdentity } from "./event-signals.ts";
 import { obsSchema, projections } from "./keys.ts";
 import type { MetricName } from "./metric-definitions.ts";
 import type { Metrics } from "./metrics.ts";
-import { contextBelow, parseHeaders } from "./propagation.ts";
+import { reclaimSignals, type TellReclaimed } from "./reclaim-signals.ts";
 import type { Sinks } from "./signals.ts";
 
 /** What a worker does with Postgres. */
@@ -16,15 +15,7 @@ export type DatabaseReason = (typeof databaseReasons)[number];
 
 export type WorkerSignals = {
   readonly claimed: TellClaim;
-  readonly reclaimed: (
-    rows: readonly (Omit<SignalledEvent, "ageSeconds" | "eventVersion"> & {
-      readonly from: string | null;
-      readonly claimBatchId: string | null;
-      readonly why: string;
-      readonly status: "pending" | "failed";
-      readonly reclaimCount: number;
-    })[],
-  ) => void;
+  readonly reclaimed: TellReclaimed;
   readonly leaseNotRenewed: (claimBatchId: string, held: number, of: number) => void;
   readonly backlogRead: (backlog: {
     lag: number;
@@ -70,67 +61,14 @@ export function workerSignals(
     projection_version: identity.projectionVersion,
     ...identity.labs,
   };
-  /** Since when the breaker has not been closed, as it was told. */
+  const worker = { log, metrics, tracing, identity, at, base };
+  /** Whether it was told that the target is down, and not yet that it is back. */
   let toldOpen = false;
   startAtZero(metrics, projection, known);
 
   return {
-    claimed: batchSignals({ log, metrics, tracing, identity, at, base }, known.ops),
-    reclaimed: (rows) => {
-      if (rows.length === 0) return;
-      for (const row of rows) {
-        metrics.add("outbox_reclaimed_total", { ...at, why: row.why });
-        const failed = row.status === "failed";
-        if (failed)
-          for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
-            metrics.add(name, { ...at, op: row.op, reason: "lease_expired" });
-        const producer = tracing.enabled ? parseHeaders(row.traceparent, row.tracestate) : undefined;
-        if (failed && tracing.enabled) {
-          const span = tracing.tracer.startSpan(
-            "outbox.process",
-            {
-              kind: SpanKind.CONSUMER,
-              attributes: {
-                ...base,
-                "wordloom.claim_batch_id": row.claimBatchId ?? "none",
-                "wordloom.outbox_event_id": row.id.toString(),
-                "wordloom.entity_type": row.entityType,
-                "wordloom.entity_id": row.entityId,
-                "wordloom.outbox_op": row.op,
-                "wordloom.outbox_attempts": row.attempts,
-                result: row.status,
-                reason: "lease_expired",
-              },
-            },
-            contextBelow(producer),
-          );
-          span.setStatus({ code: SpanStatusCode.ERROR, message: "lease_expired" }).end();
-        }
-        log[failed ? "error" : "warn"](
-          {
-            event: "outbox.reclaimed",
-            outbox_event_id: row.id.toString(),
-            entity_type: row.entityType,
-            entity_id: row.entityId,
-            op: row.op,
-            attempt: row.attempts,
-            who: identity.workerId,
-            from: row.from,
-            claim_batch_id: row.claimBatchId,
-            why: row.why,
-            result: row.status,
-            reason: failed ? "lease_expired" : "none",
-            reclaim_count: row.reclaimCount,
-            ...(producer === undefined ? {} : { trace_id: producer.traceId, span_id: producer.spanId }),
-          },
-          `Outbox ${row.op}: <${row.entityType}:${row.entityId}> ${failed ? "failed for good" : "is to be claimed again"}`,
-        );
-      }
-      log.warn(
-        { event: "outbox.reclaim_batch", reclaimed: rows.length },
-        `Reclaimed ${rows.length} stuck outbox events`,
-      );
-    },
+    claimed: batchSignals(worker, known.ops),
+    reclaimed: reclaimSignals(worker),
     leaseNotRenewed: (claimBatchId, held, of) =>
       log.warn(
         { event: "outbox.lease_not_renewed", claim_batch_id: claimBatchId, held, batch_size: of },

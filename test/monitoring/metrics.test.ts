@@ -172,9 +172,16 @@ test("a runbook says what it means, the query, the trace search, the log filter,
 });
 
 test("log filters and trace searches use events and keys that the signals write", () => {
-  const signals = ["signals", "database-signals", "worker-signals", "batch-signals", "event-signals"]
-    .map((name) => read(`src/telemetry/${name}.ts`))
-    .join("\n");
+  const names = [
+    "signals",
+    "database-signals",
+    "worker-signals",
+    "reclaim-signals",
+    "batch-signals",
+    "bulk-signals",
+    "event-signals",
+  ];
+  const signals = names.map((name) => read(`src/telemetry/${name}.ts`)).join("\n");
   const sources = `${signals}${read("src/telemetry/keys.ts")}`;
   for (const { text } of blocks("sh")) {
     for (const [, event = ""] of text.matchAll(/\.event == "([^"]+)"/g)) expect(signals).toContain(`event: "${event}"`);

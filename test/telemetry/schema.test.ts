@@ -44,6 +44,8 @@ test("the keys of spans and log lines change only together with the name of thei
     "event-signals",
     "log",
     "tracing",
+    "reclaim-signals",
+    "bulk-signals",
   ].map((name) => `telemetry/${name}.ts`);
   const named = (await Promise.all(tellers.map(propertiesOf))).flat();
   const keys = [...new Set([...named.filter((name) => !codeWords.has(name)), ...(await namespacedKeys())])].toSorted();

@@ -1,0 +1,56 @@
+import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
+import { eventAttributes, eventFields, type SignalledEvent, type WorkerSinks } from "./event-signals.ts";
+import { contextBelow, parseHeaders } from "./propagation.ts";
+
+type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds" | "eventVersion"> & {
+  readonly from: string | null;
+  readonly claimBatchId: string | null;
+  readonly why: string;
+  readonly status: "pending" | "failed";
+  readonly reclaimCount: number;
+};
+
+/** Tells of events whose lease was taken away. */
+export type TellReclaimed = (events: readonly ReclaimedEvent[]) => void;
+
+/** Counters and a log line of each, in the trace of who wrote it; and a span of an event that has failed by it, which no batch will tell of. */
+export function reclaimSignals({ log, metrics, tracing, identity, at, base }: WorkerSinks): TellReclaimed {
+  function tell(event: ReclaimedEvent): void {
+    const { op, claimBatchId, status } = event;
+    const failed = status === "failed";
+    const reason = failed ? "lease_expired" : "none";
+    const producer = tracing.enabled ? parseHeaders(event.traceparent, event.tracestate) : undefined;
+    metrics.add("outbox_reclaimed_total", { ...at, why: event.why });
+    if (failed)
+      for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
+        metrics.add(name, { ...at, op, reason });
+    if (failed && tracing.enabled) {
+      const attributes = { ...base, ...eventAttributes(event, claimBatchId ?? "none", event.attempts, status, reason) };
+      tracing.tracer
+        .startSpan("outbox.process", { kind: SpanKind.CONSUMER, attributes }, contextBelow(producer))
+        .setStatus({ code: SpanStatusCode.ERROR, message: reason })
+        .end();
+    }
+    log[failed ? "error" : "warn"](
+      {
+        event: "outbox.reclaimed",
+        ...eventFields(event, claimBatchId, event.attempts, status, reason),
+        who: identity.workerId,
+        from: event.from,
+        why: event.why,
+        reclaim_count: event.reclaimCount,
+        ...(producer === undefined ? {} : { trace_id: producer.traceId, span_id: producer.spanId }),
+      },
+      `Outbox ${op}: <${event.entityType}:${event.entityId}> ${failed ? "failed for good" : "is to be claimed again"}`,
+    );
+  }
+
+  return (events) => {
+    if (events.length === 0) return;
+    for (const event of events) tell(event);
+    log.warn(
+      { event: "outbox.reclaim_batch", reclaimed: events.length },
+      `Reclaimed ${events.length} stuck outbox events`,
+    );
+  };
+}
