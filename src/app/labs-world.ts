@@ -10,7 +10,7 @@ import type { World } from "../labs/stage.ts";
 import { readBacklog } from "../outbox/backlog.ts";
 import { queues } from "../outbox/event.ts";
 import { dropUnfinished } from "../outbox/rows.ts";
-import { tracesEndpoint } from "../telemetry/tracing.ts";
+import { tracesEndpoint } from "../telemetry/collector-address.ts";
 import { connectTo, elasticsearchUrl, prepareIndex, shown, unusable } from "./elasticsearch.ts";
 import { type Env, readSettings, type Settings } from "./settings.ts";
 import type { Store } from "./store.ts";

@@ -13,7 +13,7 @@ import { runDrill } from "../labs/run.ts";
 import type { DrillOptions } from "../labs/stage.ts";
 import { verifyRun } from "../labs/verify.ts";
 import type { EventRow } from "../outbox/rows.ts";
-import { tracesEndpoint } from "../telemetry/tracing.ts";
+import { tracesEndpoint } from "../telemetry/collector-address.ts";
 import { connectTo } from "./elasticsearch.ts";
 import { alone, jaegerUrl, labsSettings, openWorld, ownTraces, storeAway } from "./labs-world.ts";
 import type { Env } from "./settings.ts";

@@ -11,7 +11,8 @@ import { type Health, watchHealth } from "./health.ts";
 import type { Projection } from "./projection.ts";
 import { searchProjection } from "./search/project.ts";
 import { startSweep } from "./sweep.ts";
-import { runWorker, workerOptions } from "./worker.ts";
+import { runWorker } from "./worker.ts";
+import { workerOptions } from "./worker-options.ts";
 
 /** What a projection needs of the process that runs it. */
 export type ProjectionHost = {

@@ -1,14 +1,15 @@
 import { context, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 import type { Config } from "../config.ts";
+import { pointsAtGrpc } from "./collector-address.ts";
 import { obsSchema, projections } from "./keys.ts";
 import { errorType, type Log, sampledTraceId, traceKeys } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
-import { type DropReason, dropReasons, pointsAtGrpc, type Tracing } from "./tracing.ts";
+import { type DropReason, dropReasons, type Tracing } from "./tracing.ts";
 
 /**
  * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
- * Here is the process and its requests; database-signals.ts has what they send to Postgres, worker-signals.ts, batch-signals.ts and event-signals.ts have the queues.
+ * Here is the process and its requests; database-signals.ts has what they send to Postgres, worker-, reclaim-, batch-, bulk- and event-signals.ts have the queues.
  * No file outside of telemetry names a metric, a span, an attribute or a log event.
  */
 

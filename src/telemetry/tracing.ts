@@ -1,4 +1,3 @@
-import { connect } from "node:net";
 import { hostname } from "node:os";
 import { context, type Tracer, trace } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
@@ -19,6 +18,7 @@ import {
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-base";
 import type { Config } from "../config.ts";
+import { listens, parseExporterHeaders, tracesEndpoint, withoutCredentials } from "./collector-address.ts";
 import { obsSchema, type ServiceName, scopes, services } from "./keys.ts";
 
 /** Why a span did not reach the collector. */
@@ -61,42 +61,6 @@ const queueSize = 8192;
 const exportSize = 256;
 const exportTimeoutMs = 3000;
 const flushMs = 2000;
-const probeMs = 250;
-
-/** Where the environment sends spans; undefined when it names no collector. */
-export function tracesEndpoint(config: Config): string | undefined {
-  if (config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT !== undefined) return config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
-  const base = config.OTEL_EXPORTER_OTLP_ENDPOINT;
-  return base === undefined ? undefined : `${base.replace(/\/+$/, "")}/v1/traces`;
-}
-
-/** A URL for people: without user, password and query. */
-function withoutCredentials(url: string): string {
-  const { protocol, host, pathname } = new URL(url);
-  return `${protocol}//${host}${pathname}`;
-}
-
-/** True where an OTLP/HTTP client is pointed at the port that speaks gRPC: nothing would ever arrive, and nobody would say why. */
-export function pointsAtGrpc(config: Config): boolean {
-  const url = tracesEndpoint(config);
-  return url !== undefined && new URL(url).port === "4317";
-}
-
-/** Whether somebody takes connections there. */
-async function listens(url: string): Promise<boolean> {
-  const { hostname, port, protocol } = new URL(url);
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const socket = connect({
-    host: hostname.replace(/^\[|\]$/g, ""),
-    port: Number(port) || (protocol === "https:" ? 443 : 80),
-  });
-  const timer = setTimeout(() => resolve(false), probeMs);
-  socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-  const open = await promise;
-  clearTimeout(timer);
-  socket.destroy();
-  return open;
-}
 
 function createSampler(config: Config): Sampler {
   const ratio = () => new TraceIdRatioBasedSampler(config.OTEL_TRACES_SAMPLER_ARG);
@@ -116,14 +80,6 @@ function createSampler(config: Config): Sampler {
     default:
       return config.OTEL_TRACES_SAMPLER satisfies never;
   }
-}
-
-function parseExporterHeaders(text: string | undefined): Record<string, string> {
-  const pairs = (text ?? "").split(",").flatMap((pair) => {
-    const at = pair.indexOf("=");
-    return at > 0 ? [[pair.slice(0, at).trim(), decodeURIComponent(pair.slice(at + 1).trim())] as const] : [];
-  });
-  return Object.fromEntries(pairs);
 }
 
 /**

@@ -5,7 +5,8 @@ import { type ClaimedEvent, ops, queues, reasons } from "../../src/outbox/event.
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { watchHealth } from "../../src/projection/health.ts";
 import type { Decision, Projection } from "../../src/projection/projection.ts";
-import { runWorker, workerOptions } from "../../src/projection/worker.ts";
+import { runWorker } from "../../src/projection/worker.ts";
+import { workerOptions } from "../../src/projection/worker-options.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
