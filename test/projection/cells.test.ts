@@ -1,42 +1,17 @@
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import type { Lease } from "../../src/outbox/event.ts";
 import { buildItems } from "../../src/projection/search/document.ts";
 import { itemBytes } from "../../src/search/bulk.ts";
-import {
-  batchResult,
-  emptyQueue,
-  makeDue,
-  openSearch,
-  type Row,
-  readRows,
-  recordSignals,
-  runBatch,
-  type Seed,
-  seed,
-} from "../support/batch.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
+import { batchResult, makeDue, openSearch, type Row, readRows, runBatch, seed, upserts } from "../support/batch.ts";
+import { connect } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 import { type Expected, itemCases, poisonCases, requestCases } from "./cases.ts";
 
 /** Every row of the decision table, end to end: rows in Postgres, the real projection, a scripted engine, what the rows and the counters say afterwards. */
 
-const database = await testDatabase();
-const { db, close } = database.open();
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-const recorded = recordSignals();
+const { db, engine, client, recorded } = await openScriptedSearch();
 let cells = 0;
-
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-  recorded.counted();
-  recorded.forget();
+beforeEach(() => {
   cells += 1;
 });
 
@@ -50,9 +25,6 @@ const cellsOf = (positionsIn: (size: number) => number) =>
     const at = new Map(places.map((place, i) => [[0, Math.floor(count / 2), count - 1][i] ?? 0, place]));
     return Array.from(at, ([position, place]) => ({ size, place, position }));
   });
-
-const upserts = (size: number): Seed[] =>
-  Array.from({ length: size }, () => ({ op: "upsert", version: 7n, row: "live" }));
 
 /** Unsent: what stopped a request before it would have stopped it too. */
 type Told = { readonly op: string; readonly expected: Expected; readonly unsent?: boolean };

@@ -1,4 +1,4 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
 import { readConfig } from "../../src/config.ts";
@@ -6,36 +6,11 @@ import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { processBatch, type Turn } from "../../src/projection/batch.ts";
 import { createPace } from "../../src/projection/pace.ts";
-import {
-  batchResult,
-  emptyQueue,
-  makeDue,
-  openSearch,
-  readRows,
-  recordSignals,
-  runBatch,
-  type Seed,
-  seed,
-} from "../support/batch.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, type Reply, requestError, startScriptedEngine } from "../support/scripted-engine.ts";
+import { batchResult, emptyQueue, makeDue, openSearch, readRows, runBatch, type Seed, seed } from "../support/batch.ts";
+import { type Reply, requestError } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 
-const database = await testDatabase();
-const { db, close } = database.open({ max: 6 });
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-const recorded = recordSignals();
-
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-  recorded.counted();
-});
+const { db, engine, client, recorded } = await openScriptedSearch({ max: 6 });
 
 /** Events of one entity, in this order. */
 async function write(entityId: string, events: readonly Pick<Seed, "op" | "version" | "row">[]): Promise<void> {

@@ -1,4 +1,4 @@
-import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { PgDialect } from "drizzle-orm/pg-core";
 import type { Projection } from "../../src/projection/projection.ts";
@@ -10,32 +10,18 @@ import {
   readRows,
   recordSignals,
   runBatch,
-  type Seed,
   seed,
+  upserts,
 } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, requestError, startScriptedEngine } from "../support/scripted-engine.ts";
+import { requestError } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 import { until } from "../support/until.ts";
 import { startWorker } from "../support/worker.ts";
 
 /** What an outage of the target does to a running worker, and what it must not do to the events. */
 
-const testdb = await testDatabase();
-const database = testdb.open({ max: 8 });
-const { db } = database;
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await database.close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-});
+const { database, db, engine, client } = await openScriptedSearch({ max: 8 });
 
 /** Runs a worker, `through` its own way to the database, while `work` goes on, then drains it. */
 async function working(
@@ -57,8 +43,6 @@ async function working(
   }
 }
 
-const upserts = (count: number): Seed[] =>
-  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
 const unavailable = () => requestError(503, "unavailable_shards_exception", "says no");
 
 async function countRows(where: string): Promise<number> {

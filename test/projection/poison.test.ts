@@ -1,42 +1,16 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { type SQL, sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { processBatch } from "../../src/projection/batch.ts";
 import { createPace } from "../../src/projection/pace.ts";
-import {
-  emptyQueue,
-  makeDue,
-  openSearch,
-  readRows,
-  recordSignals,
-  runBatch,
-  type Seed,
-  seed,
-} from "../support/batch.ts";
+import { makeDue, openSearch, readRows, runBatch, seed, upserts } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, startScriptedEngine } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 
 /** Search events that never become a document: rows that somebody has inserted by hand, documents that the database cannot read. */
 
-const { db, close } = (await testDatabase()).open();
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-const recorded = recordSignals();
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-  recorded.counted();
-});
-
-const upserts = (count: number): Seed[] =>
-  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+const { db, engine, client, recorded } = await openScriptedSearch();
 
 /** A row of the queue, and what search_index holds of its entity. */
 async function insertByHand(entityType: string, op: string): Promise<void> {

@@ -1,30 +1,16 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
-import { emptyQueue, openSearch, readRows, recordSignals, type Seed, seed } from "../support/batch.ts";
+import { expect, test } from "bun:test";
+import { openSearch, readRows, recordSignals, seed, upserts } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, itemError, startScriptedEngine } from "../support/scripted-engine.ts";
+import { itemError } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 import { until } from "../support/until.ts";
 import { startWorker } from "../support/worker.ts";
 
 /** A worker that looks for work of which nobody told it once in an hour. */
 const pollMs = 3_600_000;
 
-const database = (await testDatabase()).open({ max: 8 });
-const { db } = database;
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await database.close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-});
+const { database, db, engine, client } = await openScriptedSearch({ max: 8 });
 
-const upserts = (count: number): Seed[] =>
-  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
 const allDone = async () => (await readRows(db)).every(({ status }) => status === "done");
 
 test("an idle worker claims once in its poll interval, and its loop turns all the same", async () => {

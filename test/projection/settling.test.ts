@@ -1,40 +1,14 @@
-import { afterAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
-import {
-  batchResult,
-  emptyQueue,
-  openSearch,
-  readRows,
-  recordSignals,
-  runBatch,
-  type Seed,
-  seed,
-} from "../support/batch.ts";
+import { batchResult, openSearch, readRows, runBatch, seed, upserts } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";
-import { testDatabase } from "../support/postgres.ts";
-import { connect, itemError, startScriptedEngine } from "../support/scripted-engine.ts";
+import { itemError } from "../support/scripted-engine.ts";
+import { openScriptedSearch } from "../support/scripted-search.ts";
 
 /** What is told of a batch whose settle does not go as it should. */
 
-const { db, close } = (await testDatabase()).open();
-const engine = await startScriptedEngine();
-const client = await connect(engine.url);
-const recorded = recordSignals();
-afterAll(async () => {
-  await client.close();
-  await engine.close();
-  await close();
-});
-beforeEach(async () => {
-  await emptyQueue(db);
-  engine.reset();
-  recorded.counted();
-  recorded.forget();
-});
-
-const upserts = (count: number): Seed[] =>
-  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+const { db, engine, client, recorded } = await openScriptedSearch();
 
 /** A failure as the driver reports it: its code is all that is looked at. */
 const failure = (code: string) => Object.assign(new Error(code), { code });

@@ -100,6 +100,10 @@ export type Seed = {
   readonly text?: string;
 };
 
+/** Events of as many live documents. */
+export const upserts = (count: number): Seed[] =>
+  Array.from({ length: count }, () => ({ op: "upsert", version: 7n, row: "live" }));
+
 export type Seeded = { readonly id: bigint; readonly entityId: string; readonly documentId: string };
 
 /** Writes rows and events in one go; the ids of the events rise in the order given. */
