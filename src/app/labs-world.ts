@@ -6,7 +6,7 @@ import { type Collector, startCollector } from "../embedded/collector/collector.
 import { CommandError } from "../errors.ts";
 import { blockWrites } from "../labs/drills/steps.ts";
 import { readServices } from "../labs/jaeger.ts";
-import type { World } from "../labs/stage.ts";
+import type { World } from "../labs/world.ts";
 import { readBacklog } from "../outbox/backlog.ts";
 import { queues } from "../outbox/event.ts";
 import { dropUnfinished } from "../outbox/rows.ts";

@@ -1,6 +1,6 @@
 import { buildCommand } from "@stricli/core";
 import { type DrillName, menu } from "../labs/menu.ts";
-import type { DrillOptions } from "../labs/stage.ts";
+import type { DrillOptions } from "../labs/world.ts";
 import {
   type Context,
   type EnvFileFlag,

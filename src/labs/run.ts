@@ -4,7 +4,8 @@ import { type DocumentPair, type Drill, serviceOf } from "./drill.ts";
 import { createEvidence } from "./evidence.ts";
 import { exportTraces } from "./export.ts";
 import { menu } from "./menu.ts";
-import { type DrillOptions, openStage, type Stage, type World } from "./stage.ts";
+import { openStage, type Stage } from "./stage.ts";
+import type { DrillOptions, World } from "./world.ts";
 
 const labId = "S3A-2A-3A";
 const patienceMs = 10_000;

@@ -1,7 +1,7 @@
 import { projections } from "../../telemetry/keys.ts";
 import { atLeast, type Drill, everythingDone, none, sameTrace, targetIsSource } from "../drill.ts";
 import { sumOf } from "../metrics.ts";
-import type { DrillOptions } from "../stage.ts";
+import type { DrillOptions } from "../world.ts";
 
 const mismatches = "outbox_owner_mismatch_skips_total";
 const labels = { projection: projections.search };

@@ -1,6 +1,6 @@
 import { projections } from "../../telemetry/keys.ts";
 import { atLeast, type Drill, everythingDone, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
-import type { DrillOptions } from "../stage.ts";
+import type { DrillOptions } from "../world.ts";
 import { retried, retryThenLand } from "./steps.ts";
 
 const reason = "es_429";

@@ -1,6 +1,6 @@
 import { projections } from "../../telemetry/keys.ts";
 import { atLeast, type Drill, everythingDone, holds, sameTrace, targetIsSource, told } from "../drill.ts";
-import type { DrillOptions } from "../stage.ts";
+import type { DrillOptions } from "../world.ts";
 import { landWithAnother, replayedOnce, replayFailed } from "./steps.ts";
 
 const experiment = ({ bulkSize, partialStatus }: DrillOptions) => ({

@@ -1,8 +1,9 @@
 import { replaysOf } from "../../outbox/replay.ts";
 import type { EventRow } from "../../outbox/rows.ts";
+import type { Worker } from "../crew.ts";
 import { atLeast, type Check, type Evidence, holds, none, told } from "../drill.ts";
 import { readList } from "../evidence.ts";
-import type { Stage, Worker } from "../stage.ts";
+import type { Stage } from "../stage.ts";
 
 /** Has the index refuse every write, or take them again. */
 export const blockWrites = async (
