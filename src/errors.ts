@@ -50,6 +50,11 @@ export function codeOf(error: unknown): string | undefined {
     : undefined;
 }
 
+/** What an error says of itself; whatever else was thrown, as text. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** The code of an error, or of the first of its causes that has one. */
 export function causeCodeOf(error: unknown): string | undefined {
   for (let e: unknown = error; e instanceof Error; e = e.cause) {

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { type Config, dataDir, readConfig } from "../config.ts";
 import { type Collector, startCollector } from "../embedded/collector/collector.ts";
-import { CommandError, codeOf } from "../errors.ts";
+import { CommandError, codeOf, messageOf } from "../errors.ts";
 import { aborted } from "./listen.ts";
 import type { Env, Settings } from "./settings.ts";
 
@@ -26,7 +26,7 @@ async function start(config: Config, folder: string, flags: CollectorFlags): Pro
       "failed",
       taken
         ? `port ${port} or ${queryPort} of the trace store is in use; set ${remedy} to free ones, or OTEL_EXPORTER_OTLP_ENDPOINT to the one that is there`
-        : `${error instanceof Error ? error.message : String(error)}; set WORDLOOM_DATA_DIR, ${remedy}`,
+        : `${messageOf(error)}; set WORDLOOM_DATA_DIR, ${remedy}`,
       { cause: error },
     );
   }

@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
 import { tryLock } from "../db/lock.ts";
 import { type Collector, startCollector } from "../embedded/collector/collector.ts";
-import { CommandError } from "../errors.ts";
+import { CommandError, messageOf } from "../errors.ts";
 import { blockWrites } from "../labs/drills/steps.ts";
 import { readServices } from "../labs/jaeger.ts";
 import type { World } from "../labs/world.ts";
@@ -91,8 +91,9 @@ export async function ownTraces(folder: string, port: number): Promise<Collector
   try {
     return await startCollector({ dataDir: folder, port });
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new CommandError("failed", `${why}; wait until the drill that uses it has ended`, { cause: error });
+    throw new CommandError("failed", `${messageOf(error)}; wait until the drill that uses it has ended`, {
+      cause: error,
+    });
   }
 }
 

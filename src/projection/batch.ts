@@ -1,5 +1,6 @@
 import type { Db } from "../db/client.ts";
 import { isContention, isMisfit, isRolledBack, isUnavailable } from "../db/failure.ts";
+import { messageOf } from "../errors.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
@@ -101,11 +102,10 @@ function releaseAll(lease: Lease): Map<bigint, Decision> {
 /** When our own database stood in the way: the events are not to blame, and are tried again a little later. `sent` where the target may have them already. */
 function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decision> {
   const reason = failureReason(error);
-  const text = error instanceof Error ? error.message : reason;
   const retry = (attempts: number): Outcome => ({
     kind: "retry",
     reason,
-    error: text,
+    error: messageOf(error),
     delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }, Math.random()),
     counted: false,
     sent,

@@ -1,4 +1,5 @@
 import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
+import { messageOf } from "../errors.ts";
 import type { ClaimedEvent } from "../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
 import type { Decision } from "./projection.ts";
@@ -31,7 +32,7 @@ export async function isolating<T>(
     return await work(events);
   } catch (error) {
     if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
-    if (events.length === 1) return [blame(only, error instanceof Error ? error.message : "unknown error")];
+    if (events.length === 1) return [blame(only, messageOf(error))];
     const middle = Math.ceil(events.length / 2);
     const left = await isolating(events.slice(0, middle), work, blame);
     return [...left, ...(await isolating(events.slice(middle), work, blame))];

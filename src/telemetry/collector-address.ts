@@ -23,7 +23,7 @@ export function pointsAtGrpc(config: Config): boolean {
 }
 
 /** Whether somebody takes connections there, within a quarter of a second. */
-export async function listens(url: string): Promise<boolean> {
+export async function isReachable(url: string): Promise<boolean> {
   const { hostname, port, protocol } = new URL(url);
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = connect({

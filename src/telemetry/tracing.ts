@@ -18,7 +18,7 @@ import {
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-base";
 import type { Config } from "../config.ts";
-import { listens, parseExporterHeaders, tracesEndpoint, withoutCredentials } from "./collector-address.ts";
+import { isReachable, parseExporterHeaders, tracesEndpoint, withoutCredentials } from "./collector-address.ts";
 import { obsSchema, type ServiceName, scopes, services } from "./keys.ts";
 
 /** Why a span did not reach the collector. */
@@ -190,7 +190,7 @@ export function openTracing(
     enabled: true,
     tracer: provider.getTracer(scopes[service]),
     startup: async () => {
-      const reachable = url === undefined ? null : await listens(url);
+      const reachable = url === undefined ? null : await isReachable(url);
       const raw = config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? config.OTEL_EXPORTER_OTLP_ENDPOINT;
       return {
         enabled: true,

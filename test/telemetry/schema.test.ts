@@ -13,11 +13,11 @@ const src = join(import.meta.dir, "../../src");
 
 /** Properties of lower-case names in the signals that are no keys: what it hands out and what it passes to the SDK. */
 const codeWords = new Set(
-  `abandon add aggregate appended at attributes base chronicled claims close closed code config connect context counts database delete doc dropped end experiment export failed
-  fd fields fill flush formatters half_open hastened headers host hostname id identity ids ignore index items keys kind known labels labs lag line links log lost metrics mixin
-  name observe oldest open ops options outcome parent pathname pool port processing producers projections promise protocol pruned query reasons released render request resolve
-  resource retry root rows run sampled scopes searched seconds serializers services set settled shared shutdown sinks span spans started startup stuck success sync tally
-  timestamp told trace tracer tracing verb`.split(/\s+/),
+  `abandon appended at attributes base chronicled close closed code config context database delete dropped end experiment export failed fd formatters half_open hastened
+  headers host hostname id identity ignore index kind labels labs links log lost metrics mixin open ops outcome pool port producers projections pruned query reasons
+  request resource root run scopes searched seconds serializers services settled shutdown span startup success sync timestamp told trace tracer tracing verb`.split(
+    /\s+/,
+  ),
 );
 
 /** Every name of a property in the file's code, types left out: a key of the schema is never in camel case. */
