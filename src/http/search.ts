@@ -17,6 +17,8 @@ const page = {
   offset: optional(wholeNumber(0, deepestHit - 1)),
   // The correlation id, for those who cannot set a header.
   cid: optional(prose()),
+  // What callers make up so that no cache in between answers.
+  cache_bust: optional(prose()),
 };
 const inLibrary = { library_id: optional(uuid()) };
 const inBook = { ...inLibrary, book_id: optional(uuid()) };

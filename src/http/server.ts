@@ -94,12 +94,14 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     const signals = desk.signals.request(request);
     const exchange: Exchange = { signals, route: null, problem: undefined };
     return await signals.run(async () => {
-      const response = await respond(request, exchange);
+      const answered = await respond(request, exchange);
+      const body = await answered.bytes();
+      const response = new Response(body.length === 0 ? null : body, answered);
       response.headers.set("x-request-id", signals.correlationId);
       response.headers.set("cache-control", "no-store");
       response.headers.set("x-content-type-options", "nosniff");
       if (readiness.draining) response.headers.set("connection", "close");
-      signals.end(exchange.route, response.status, exchange.problem);
+      signals.end(exchange.route, response.status, body.length, exchange.problem);
       return response;
     });
   }

@@ -15,6 +15,8 @@ import { contextBelow, parseHeaders } from "./propagation.ts";
 export type BatchSignals = {
   /** Runs the batch's work inside its span. */
   readonly run: <T>(work: () => T) => T;
+  /** What is sent is made: so many documents, none where nothing is left to be sent. */
+  readonly prepared: (documents: number) => void;
   readonly bulkSent: (request: BulkRequest) => void;
   /** After the settle, from what the rows now say. `settled` are the ids that were still ours. */
   readonly settled: (
@@ -80,6 +82,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     const attempt = events.reduce((most, e) => Math.max(most, e.attempts), 0);
     metrics.observe("outbox_batch_size", at, events.length);
     const batchKeys = { "wordloom.claim_batch_id": claimBatchId, batch_size: events.length };
+    const about = { entity_type: entityType, op, attempt };
     let loop: Span | undefined;
     let span: Span | undefined;
     const producers = new Map<bigint, SpanContext>();
@@ -114,9 +117,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           attributes: {
             ...base,
             ...batchKeys,
-            entity_type: entityType,
-            op,
-            attempt,
+            ...about,
             mode,
             "wordloom.links_dropped": Math.max(0, linked.length - maxLinks),
           },
@@ -132,6 +133,22 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     );
     return {
       run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
+      prepared: (documents) => {
+        const told = { mode: "es_bulk_prepare", bulk_ops: documents, result: documents === 0 ? "noop" : "prepared" };
+        if (span)
+          // Of the name of the batch's own, as operators search for it: by mode.
+          tracing.tracer
+            .startSpan(
+              "projection.process_batch",
+              { startTime: claimedAt, attributes: { ...base, ...batchKeys, ...about, ...told } },
+              trace.setSpan(context.active(), span),
+            )
+            .end();
+        log.debug(
+          { event: "projection.process_batch", ...keys, ...about, ...told },
+          `Prepared ${documents} documents for ${events.length} outbox events`,
+        );
+      },
       bulkSent: (request) => tellBulk(request, batchKeys, span),
       settled: (outcomes, settled, settleMs) => {
         const told = events.flatMap((event) => {
@@ -187,9 +204,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
         const line = {
           event: "projection.process_batch",
           ...keys,
-          entity_type: entityType,
-          op,
-          attempt,
+          ...about,
           mode,
           result,
           reason,

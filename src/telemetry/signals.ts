@@ -91,8 +91,11 @@ export type RequestSignals = {
   readonly trace: TraceHeaders;
   /** Runs inside the server span. */
   readonly run: <T>(work: () => T) => T;
-  /** Once, when the answer is known. `route` is the template, null when nothing matched: the raw path is never a name. `problem` is its code, if the answer is one. */
-  readonly end: (route: string | null, status: number, problem?: string) => void;
+  /**
+   * Once, when the answer is known, with the length of its body. `route` is the template, null when nothing matched: the raw path is never a name. `problem` is its code, if the
+   * answer is one.
+   */
+  readonly end: (route: string | null, status: number, bytes: number, problem?: string) => void;
 };
 
 export type ApiSignals = {
@@ -109,9 +112,15 @@ export type ApiSignals = {
 
 const safeId = /^[A-Za-z0-9._:-]{1,128}$/;
 
-function correlationOf(request: Request, url: URL): string {
-  const given = [request.headers.get("x-request-id"), url.searchParams.get("cid")];
-  return given.find((id) => id !== null && safeId.test(id)) ?? crypto.randomUUID();
+/** What a caller gives its request to be found by, where it is safe to repeat. */
+function givenIn(url: URL, name: string): string | undefined {
+  const value = url.searchParams.get(name);
+  return value !== null && safeId.test(value) ? value : undefined;
+}
+
+function correlationOf(request: Request, cid: string | undefined): string {
+  const header = request.headers.get("x-request-id");
+  return header !== null && safeId.test(header) ? header : (cid ?? crypto.randomUUID());
 }
 
 /** Those of OpenTelemetry; any other would be a name that callers choose. */
@@ -133,7 +142,8 @@ export function apiSignals(
     request: (request) => {
       const startedAt = performance.now();
       const url = new URL(request.url);
-      const correlationId = correlationOf(request, url);
+      const cid = givenIn(url, "cid");
+      const correlationId = correlationOf(request, cid);
       const method = methods.has(request.method) ? request.method : "_OTHER";
       const incoming = canonicalHeaders(request.headers);
       const span = tracing.enabled
@@ -158,7 +168,14 @@ export function apiSignals(
           )
         : undefined;
       log.debug(
-        { event: "http.request_received", correlation_id: correlationId, method, path: url.pathname },
+        {
+          event: "http.request_received",
+          correlation_id: correlationId,
+          method,
+          path: url.pathname,
+          cid,
+          cache_bust: givenIn(url, "cache_bust"),
+        },
         `${method} ${url.pathname}`,
       );
       return {
@@ -166,7 +183,7 @@ export function apiSignals(
         // With tracing off the caller's trace still goes on in the worker.
         trace: span ? headersOf(span.spanContext(), incoming) : incoming,
         run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
-        end: (route, status, problem) => {
+        end: (route, status, bytes, problem) => {
           const seconds = (performance.now() - startedAt) / 1000;
           const labels = { method, route: route ?? "unmatched", status: String(status) };
           const keys = traceKeys(span);
@@ -191,6 +208,7 @@ export function apiSignals(
             route: labels.route,
             status_code: status,
             duration_ms: Math.round(seconds * 1e6) / 1000,
+            response_bytes: bytes,
             ...keys,
           };
           const message = `${spanName(method, route)} ${status}`;

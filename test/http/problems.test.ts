@@ -184,6 +184,21 @@ test("the request's id is echoed where it is safe, in header, problem and log, a
   }
 });
 
+test("a request is logged with what its caller has given it to be found by, where that is safe, and its answer with its length", async () => {
+  const linesOf = (id: string) => api.logged.filter((l) => l.includes(`"${id}"`)).map((l): unknown => JSON.parse(l));
+  const { text } = await send("GET", "/api/v1/tags?cid=c-1&cache_bust=17%C3%BC", undefined, {});
+  expect(linesOf("c-1")).toMatchObject([
+    { event: "http.request_received", cid: "c-1", path: "/api/v1/tags" },
+    { event: "http.response", response_bytes: Buffer.byteLength(text) },
+  ]);
+  expect(linesOf("c-1")[0]).not.toHaveProperty("cache_bust");
+  await send("GET", "/api/v1/tags?cache_bust=17", undefined, { "x-request-id": "c-2" });
+  expect(linesOf("c-2")[0]).toMatchObject({ cache_bust: "17" });
+  expect(linesOf("c-2")[0]).not.toHaveProperty("cid");
+  await send("GET", "/api/v1/search?q=words&cache_bust=18", undefined, { "x-request-id": "c-3" });
+  expect(linesOf("c-3")).toMatchObject([{ cache_bust: "18" }, { status_code: 503 }]);
+});
+
 test("an unforeseen error is 500 with nothing of it in the answer, and its place in the log without what the user wrote", async () => {
   await db.execute(
     sql`create function burst() returns trigger language plpgsql as $$ begin raise exception 'innards of %', new.name; end $$`,

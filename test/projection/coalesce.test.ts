@@ -6,7 +6,17 @@ import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/event.ts";
 import { processBatch, type Turn } from "../../src/projection/batch.ts";
 import { createPace } from "../../src/projection/pace.ts";
-import { batchResult, emptyQueue, makeDue, openSearch, readRows, runBatch, type Seed, seed } from "../support/batch.ts";
+import {
+  batchResult,
+  emptyQueue,
+  makeDue,
+  openSearch,
+  readRows,
+  recordSignals,
+  runBatch,
+  type Seed,
+  seed,
+} from "../support/batch.ts";
 import { type Reply, requestError } from "../support/scripted-engine.ts";
 import { openScriptedSearch } from "../support/scripted-search.ts";
 
@@ -41,6 +51,24 @@ test("k events of one entity become one item at the version of now; the others a
     "outbox_processed_total{op=delete}": 1,
   });
   expect(batchResult(recorded)).toBe("ok");
+});
+
+test("a batch tells how many documents it has made ready, none where nothing is left to be sent", async () => {
+  const debugged = recordSignals({ LOG_LEVEL: "debug" });
+  const prepared = () => {
+    const lines = debugged.told('"es_bulk_prepare"');
+    debugged.forget();
+    return lines.map(({ batch_size, bulk_ops, result }) => [batch_size, bulk_ops, result]);
+  };
+  await write(crypto.randomUUID(), [live(1n), live(2n), live(3n)]);
+  await write(crypto.randomUUID(), [live(1n)]);
+  await runBatch(db, openSearch(db, client), debugged);
+  expect(prepared()).toEqual([[4, 2, "prepared"]]);
+
+  await write(crypto.randomUUID(), [live(1n)]);
+  await db.execute(sql`update search_outbox_events set op = 'unknown' where status = 'pending'`);
+  await runBatch(db, openSearch(db, client), debugged);
+  expect(prepared()).toEqual([[1, 0, "noop"]]);
 });
 
 test("the newest version speaks for its entity, not the newest id: with the row gone, the delete carries it", async () => {

@@ -185,7 +185,7 @@ describe("an API request", () => {
   const api = apiSignals({ log, metrics: openMetrics("api"), tracing }, { eventTypes });
   const handOn = (headers: Record<string, string>) => {
     const signals = api.request(new Request("http://localhost/", { headers }));
-    signals.end("/", 200);
+    signals.end("/", 200, 0);
     return parseHeaders(signals.trace.traceparent, signals.trace.tracestate);
   };
 

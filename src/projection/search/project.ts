@@ -208,8 +208,9 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         if ("outcome" in item) decided.set(event.id, item);
         else sent.push({ event, item });
       }
-      if (sent.length === 0) return { decided };
       const requests = cut(sent, size.bytes());
+      signals.prepared(sent.length);
+      if (sent.length === 0) return { decided };
       return { send: (signal, pacing) => send(requests, decided, signals, signal, pacing) };
     },
   };

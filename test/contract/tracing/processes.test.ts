@@ -91,12 +91,17 @@ const batches = new Map(
         const seen = await found(query);
         return seen.length > 0 && seen;
       });
-      return [projection, await Promise.all(ids.map((id) => readWhole(id, 3)))] as const;
+      // Loop, claim and batch; making ready what is sent is a step of its own.
+      const count = projection === "search" ? 4 : 3;
+      return [projection, await Promise.all(ids.map((id) => readWhole(id, count)))] as const;
     }),
   ),
 );
 const batchSpans = (projection: "search" | "chronicle") =>
-  (batches.get(projection) ?? []).flatMap((trace) => named(trace, "projection.process_batch", services[projection]));
+  (batches.get(projection) ?? []).flatMap((trace) =>
+    named(trace, "projection.process_batch", services[projection]).filter((span) => !isPreparing(span)),
+  );
+const isPreparing = ({ tags }: JaegerSpan) => tagsOf(tags)["mode"] === "es_bulk_prepare";
 
 test("each of fifty requests continues its caller's trace, and nobody else's", () => {
   for (const [i, { traceId, parentId }] of callers.entries()) {
@@ -167,6 +172,15 @@ test.each(queues)("loop, claim, batch and request of the %s projection are one t
   expect(sent.map((span) => referred(span, "CHILD_OF"))).toEqual(
     projection === "search" ? [batchSpans(projection).map(idOf)] : [],
   );
+});
+
+test("the time until what is sent is made is a step of the batch, which says of how many documents", () => {
+  const [trace] = batches.get("search") ?? [];
+  const preparing = trace?.spans.filter(isPreparing) ?? [];
+  expect(preparing.map((span) => referred(span, "CHILD_OF"))).toEqual([batchSpans("search").map(idOf)]);
+  expect(preparing.map(({ tags }) => tagsOf(tags))).toMatchObject([
+    { bulk_ops: 50, batch_size: 50, result: "prepared" },
+  ]);
 });
 
 test.each(queues)("polls of the %s projection that find nothing make no spans", async (_, service) => {
