@@ -1,4 +1,4 @@
-import { sql } from "drizzle-orm";
+import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import type { ClaimedEvent, Lease, Op, Queue, Subject } from "./event.ts";
 import { pause } from "./pause.ts";
@@ -67,12 +67,10 @@ function createFloor(): Floor {
   };
 }
 
-/** Control characters that no column of a claim can hold: kinds are checked, the trace context is printable. */
-const fieldEnd = "\u001f";
-const rowEnd = "\u001e";
+type Taken = ClaimedEvent & { readonly fresh: boolean };
 
-/** A claimed row, as Postgres writes it into one text: eleven columns of 500 rows cost the driver as much as Postgres needs to claim them. */
-function toEvent(row: string): ClaimedEvent & { readonly fresh: boolean } {
+/** A claimed row, from the fields that `asText` puts together. */
+function toEvent(fields: readonly string[]): Taken {
   const [
     id = "",
     entityType,
@@ -85,7 +83,7 @@ function toEvent(row: string): ClaimedEvent & { readonly fresh: boolean } {
     tracestate = "",
     fresh,
     age,
-  ] = row.split(fieldEnd);
+  ] = fields;
   return {
     id: BigInt(id),
     entityType: entityType as Subject,
@@ -99,6 +97,26 @@ function toEvent(row: string): ClaimedEvent & { readonly fresh: boolean } {
     tracestate: tracestate === "" ? null : tracestate,
     fresh: fresh === "t",
   };
+}
+
+const width = 11;
+type TextRows = { readonly rows: string | null; readonly count: number };
+const ends = (mark: string) => [`\u001f${mark}`, `\u001e${mark}`] as const;
+
+/** The rows of `leased` as one text: eleven columns of 500 rows cost the driver as much as Postgres needs to claim them. `mark` belongs to the ends of its fields and rows. */
+function asText(mark: string): SQL {
+  const [fieldEnd, rowEnd] = ends(mark);
+  return sql`string_agg(concat_ws(${fieldEnd}, id, entity_type, entity_id, op, event_version, attempts, counted_attempts, coalesce(traceparent, ''), coalesce(tracestate, ''),
+                                  fresh, date_part('epoch', clock_timestamp() - created_at)), ${rowEnd} order by id) as rows, count(*)::int as count`;
+}
+
+/** Null where a row that was inserted by hand holds the ends of fields or rows: then there are more of them than there should be. */
+function fromText([answer]: readonly TextRows[], mark: string): Taken[] | null {
+  const [fieldEnd, rowEnd] = ends(mark);
+  const rows = answer?.rows?.split(rowEnd).map((row) => row.split(fieldEnd)) ?? [];
+  return rows.length === (answer?.count ?? 0) && rows.every((fields) => fields.length === width)
+    ? rows.map(toEvent)
+    : null;
 }
 
 /**
@@ -131,15 +149,26 @@ function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: str
     ), held as (
       insert into outbox_leases (claim_batch_id, projection, ids)
       select ${claimBatchId}::uuid, ${queue.projection}, array_agg(id) from leased having count(*) > 0
-    )
-    select string_agg(concat_ws(${fieldEnd}, id, entity_type, entity_id, op, event_version, attempts, counted_attempts, coalesce(traceparent, ''), coalesce(tracestate, ''),
-                                fresh, date_part('epoch', clock_timestamp() - created_at)), ${rowEnd} order by id) as rows
-      from leased`;
+    )`;
 }
 
-async function execute(db: Db, statement: ReturnType<typeof sql>): Promise<ReturnType<typeof toEvent>[]> {
-  const [answer] = await db.execute<{ rows: string | null }>(statement);
-  return answer?.rows?.split(rowEnd).map(toEvent) ?? [];
+/** Takes the rows of `chosen`, a CTE named due, under the lease. */
+async function take(db: Db, queue: Queue, options: ClaimOptions, claimBatchId: string, chosen: SQL): Promise<Taken[]> {
+  const answer = await db.execute<TextRows>(
+    sql`with ${chosen}, ${lease(queue, options, claimBatchId)} select ${asText("")} from leased`,
+  );
+  const taken = fromText(answer, "");
+  if (taken !== null) return taken;
+  // What is under lease by now, once more.
+  const mark = crypto.randomUUID();
+  const again = await db.execute<TextRows>(sql`
+    with held as materialized (select unnest(ids) as id from outbox_leases where claim_batch_id = ${claimBatchId}::uuid),
+         leased as (select *, next_retry_at is null as fresh from ${sql.identifier(`${queue.table}_live`)}
+                     where id = any(array(select id from held)) and claim_batch_id = ${claimBatchId}::uuid)
+    select ${asText(mark)} from leased`);
+  const told = fromText(again, mark);
+  if (told === null) throw new Error("a claim whose rows cannot be told apart");
+  return told;
 }
 
 /**
@@ -152,7 +181,7 @@ async function claimWithoutLock(
   options: ClaimOptions,
   claimBatchId: string,
   limit: number,
-): Promise<ReturnType<typeof toEvent>[]> {
+): Promise<Taken[]> {
   const live = sql.identifier(`${queue.table}_live`);
   const chosen = await db.execute<{ id: string }>(
     sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live} e where e.ctid = any(array(select ctid from due))`,
@@ -160,12 +189,10 @@ async function claimWithoutLock(
   await pause(options.breakClaimMs ?? 0, options.stop);
   if (chosen.length === 0 || options.stop?.aborted === true) return [];
   const ids = `{${chosen.map((row) => row.id).join(",")}}`;
-  return await execute(
-    db,
-    sql`with due as materialized (
-          select ctid from ${live} where id = any(${ids}::bigint[]) and status in ('pending', 'processing') order by id for update
-        ), ${lease(queue, options, claimBatchId)}`,
-  );
+  const still = sql`due as materialized (
+      select ctid from ${live} where id = any(${ids}::bigint[]) and status in ('pending', 'processing') order by id for update
+    )`;
+  return await take(db, queue, options, claimBatchId, still);
 }
 
 /** Gives back what a claim took whose answer never came: nobody knows of it, and its lease would have to run out first. Nothing was sent. */
@@ -197,10 +224,7 @@ export function openClaim(db: Db, queue: Queue, options: ClaimOptions): Claim {
     unanswered.add(claimBatchId);
     const events =
       options.breakClaimMs === undefined
-        ? await execute(
-            db,
-            sql`with ${due(queue, limit, floor.next(sentAt), retriesFirst, true)}, ${lease(queue, options, claimBatchId)}`,
-          )
+        ? await take(db, queue, options, claimBatchId, due(queue, limit, floor.next(sentAt), retriesFirst, true))
         : await claimWithoutLock(db, queue, options, claimBatchId, limit);
     unanswered.delete(claimBatchId);
     const tookMs = performance.now() - sentAt;

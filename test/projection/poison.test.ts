@@ -21,6 +21,14 @@ async function insertByHand(entityType: string, op: string): Promise<void> {
     insert into search_outbox_events (entity_type, entity_id, op, event_version) select entity_type, entity_id, ${op}, event_version from entity`);
 }
 
+test("a text may hold whatever separates fields and rows elsewhere", async () => {
+  const text = "one\u001ftwo\u001ethree\n,\t|four";
+  await seed(db, [{ op: "upsert", version: 7n, row: "live", text }]);
+  await runBatch(db, openSearch(db, client), recorded);
+  const [sent] = engine.requests[0]?.items ?? [];
+  expect(JSON.parse(sent?.source ?? "")).toMatchObject({ text, snippet: "", library_id: null });
+});
+
 const statuses = async () => (await readRows(db)).map((r) => r.status);
 
 /** `db`, but Postgres fails whatever names one of these entities. */
@@ -32,7 +40,7 @@ function failingFor(entityIds: readonly string[], count: (statement: SQL) => voi
   });
 }
 
-test.each(["a{b", "a}b", 'a"b', "a\\b", "a,b", "NULL", "", " "])(
+test.each(["a\u001fb", "a\u001eb", "a{b", "a}b", 'a"b', "a\\b", "a,b", "NULL", "", " "])(
   "no text in a row breaks the look-up of its batch: entity_type %p",
   async (entityType) => {
     await seed(db, upserts(2));
