@@ -108,7 +108,7 @@ export async function runWorker(
     };
   }
 
-  function start(lease: Lease, startedAt: number, claimMs: number): void {
+  function start(lease: Lease, startedAt: number, claimMs: number, probe: boolean): void {
     waiting += 1;
     startedLast = performance.now();
     // A batch that could not be prepared never comes to its turn.
@@ -123,6 +123,7 @@ export async function runWorker(
       startedAt,
       claimMs,
       options.breakClaimMs === undefined ? "atomic" : "non_atomic",
+      probe,
     );
     const batchDone = processBatch(db, slowed, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
       (again) => {
@@ -162,7 +163,7 @@ export async function runWorker(
       health.claimed();
       backlog = lease?.events.length === limit;
       if (lease === null) return "none";
-      start(lease, startedAt, performance.now() - clock);
+      start(lease, startedAt, performance.now() - clock, probing);
       return backlog ? "more" : "none";
     } catch (error) {
       signals.databaseFailed("claim", failureReason(error), error);

@@ -30,12 +30,13 @@ export type BatchSignals = {
 
 export type ClaimedBatch = { readonly claimBatchId: string; readonly events: readonly SignalledEvent[] };
 
-/** Tells of a claim that found work; what it returns tells of the batch from there on. */
+/** Tells of a claim that found work; what it returns tells of the batch from there on. Of a probe that finds the target still down there is one line a second. */
 export type TellClaim = (
   batch: ClaimedBatch,
   startedAt: number,
   claimMs: number,
   claimMode: "atomic" | "non_atomic",
+  probe?: boolean,
 ) => BatchSignals;
 
 const maxLinks = 128;
@@ -66,14 +67,14 @@ function labsOf(outcomes: readonly SignalledOutcome[]): Attributes {
   return Object.fromEntries([...said].flatMap(([key, values]) => (values.size === 1 ? [[key, [...values][0]]] : [])));
 }
 
-/** Spans, counters and log lines of each batch, and of its events. */
-export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellClaim {
+/** Spans, counters and log lines of each batch, and of its events. `mayTell` is asked before the line of a probe in vain. */
+export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell: () => boolean): TellClaim {
   const { log, metrics, tracing, identity, at, base } = sinks;
   const tellEvent = eventSignals(sinks, ops);
   const tellBulk = bulkSignals(sinks);
   const mode = identity.projection === "search" ? "es_bulk" : "sql";
 
-  return ({ claimBatchId, events }, startedAt, claimMs, claimMode) => {
+  return ({ claimBatchId, events }, startedAt, claimMs, claimMode, probe = false) => {
     const claimedAt = startedAt + claimMs;
     // Ages go on by the monotonic clock: the wall clock may be set.
     const claimedTick = performance.now();
@@ -127,7 +128,8 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
     }
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
     metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000, sampledTraceId(span));
-    log.info(
+    const routine = probe ? "debug" : "info";
+    log[routine](
       { event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode },
       `Claimed ${events.length} outbox events`,
     );
@@ -163,11 +165,12 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
         metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span));
         if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
         const tally = metrics.tally();
+        const quiet = probe && !mayTell();
         for (const { event, told: outcome } of told)
           tellEvent(
             event,
             outcome,
-            { claimBatchId, claimedAt, span, producers },
+            { claimBatchId, claimedAt, span, producers, quiet },
             event.ageSeconds + waitedSeconds,
             tally,
           );
@@ -212,8 +215,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[]): TellCl
           owner_mismatch: mismatches,
         };
         const message = `Processed ${events.length} outbox events: ${result}`;
-        if (result === "ok") log.info(line, message);
-        else log.warn(line, message);
+        log[result === "ok" || (probe && result === "retry") ? routine : "warn"](line, message);
       },
       lost: (error) => {
         log.error(

@@ -100,6 +100,8 @@ export type TellEvent = (
     readonly span: Span | undefined;
     /** The spans that the events come from, by the event's id. */
     readonly producers: ReadonlyMap<bigint, SpanContext>;
+    /** That an event is to be tried again is told at debug alone. */
+    readonly quiet: boolean;
   },
   /** Seconds from append to settle. */
   settleAge: number,
@@ -114,7 +116,7 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
     identity.projection === "chronicle" ? "recorded" : op === "delete" ? "deleted" : "indexed";
   const byOp = (op: string) => labels.get(op) ?? { ...at, op };
 
-  return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers }, settleAge, tally) => {
+  return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers, quiet }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
     // What was not sent has not failed, whatever it waits for; nor was it an attempt.
@@ -192,7 +194,8 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
           op,
           reason,
         });
-        if (outcome.kind === "retry") log.warn(fields(), `Outbox ${op}: <${doc()}> will be tried again`);
+        if (outcome.kind === "retry")
+          log[quiet ? "debug" : "warn"](fields(), `Outbox ${op}: <${doc()}> will be tried again`);
         else log.error(fields(), `Outbox ${op}: <${doc()}> failed for good`);
         break;
       }

@@ -64,10 +64,11 @@ export function workerSignals(
   const worker = { log, metrics, tracing, identity, at, base };
   /** Whether it was told that the target is down, and not yet that it is back. */
   let toldOpen = false;
+  const mayTell = sparingly();
   startAtZero(metrics, projection, known);
 
   return {
-    claimed: batchSignals(worker, known.ops),
+    claimed: batchSignals(worker, known.ops, () => mayTell(1000)),
     reclaimed: reclaimSignals(worker),
     leaseNotRenewed: (claimBatchId, held, of) =>
       log.warn(
@@ -98,12 +99,14 @@ export function workerSignals(
       toldOpen = state !== "closed";
       log[again ? "debug" : "warn"]({ event: "outbox.breaker", state, reason: reason ?? "none" }, breakerSays[state]);
     },
-    breakerWaiting: oncePerSecond((reason: string | null, retryInMs: number) =>
-      log.warn(
-        { event: "outbox.breaker_waiting", reason: reason ?? "none", retry_in_ms: Math.round(retryInMs) },
-        "the target is still down",
-      ),
-    ),
+    breakerWaiting: (reason, retryInMs) => {
+      // The line of a probe says more; there is none while the target has asked for a wait.
+      if (mayTell(2000))
+        log.warn(
+          { event: "outbox.breaker_waiting", reason: reason ?? "none", retry_in_ms: Math.round(retryInMs) },
+          "the target is still down",
+        );
+    },
     hastened: (count) =>
       log.warn({ event: "outbox.hastened", count }, "the target is back: what waited for it is due at once"),
     inflightLimited: (limit) => metrics.set("outbox_inflight_limit", at, limit),
@@ -130,12 +133,13 @@ const breakerSays = {
   closed: "the target is back",
 };
 
-function oncePerSecond<A extends unknown[]>(tell: (...args: A) => void): (...args: A) => void {
+/** Whether something may be told that comes again and again while the target is down: when nothing of that has been told for `silenceMs`. */
+function sparingly(): (silenceMs: number) => boolean {
   let toldAt = Number.NEGATIVE_INFINITY;
-  return (...args) => {
-    if (performance.now() - toldAt < 1000) return;
+  return (silenceMs) => {
+    if (performance.now() - toldAt < silenceMs) return false;
     toldAt = performance.now();
-    tell(...args);
+    return true;
   };
 }
 

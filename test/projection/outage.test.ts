@@ -53,7 +53,7 @@ async function countRows(where: string): Promise<number> {
 }
 
 describe("while the target is down", () => {
-  test("no more than two probes a second are sent, most events are never touched, and one line a second is logged at most", async () => {
+  test("no more than two probes a second are sent, and most events are never touched", async () => {
     const recorded = recordSignals();
     await seed(db, upserts(100));
     const sentAt: number[] = [];
@@ -82,9 +82,42 @@ describe("while the target is down", () => {
     const carried = engine.requests.reduce((n, r) => n + r.items.length, 0);
     expect(rows.reduce((n, row) => n + row.attempts, 0)).toBe(carried);
     expect(carried).toBeLessThanOrEqual(10 * engine.requests.length);
-    const waiting = recorded.told('"outbox.breaker_waiting"').map((line) => Date.parse(String(line["ts"])));
-    expect(waiting.length).toBeGreaterThan(0);
-    expect(waiting.slice(1).every((at, i) => at - (waiting[i] ?? 0) >= 990)).toBe(true);
+  }, 40_000);
+
+  test("one line a second is logged at most, whatever it is about, with what the last probe has met", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(100));
+    engine.whole = unavailable;
+    await working(openSearch(db, client), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      const opened = engine.requests.length;
+      await until("all that was built before is given back", () => engine.requests.length > opened);
+      recorded.forget();
+      await until("probes", () => engine.requests.length >= opened + 7, 20_000);
+      const lines = recorded.told("").filter(({ level }) => level !== "debug");
+      const at = lines.map(({ ts }) => Date.parse(String(ts)));
+      expect(at.slice(1).every((time, i) => time - (at[i] ?? 0) >= 990)).toBe(true);
+      expect(lines.map(({ event }) => event)).toContain("outbox.process");
+      expect(lines.find(({ event }) => event === "outbox.process")).toMatchObject({
+        reason: "es_5xx",
+        result: "retry",
+      });
+    });
+  }, 40_000);
+
+  test("while it has asked for a wait, and is not even probed, it is told that it is still down", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(100));
+    engine.whole = unavailable;
+    await working(openSearch(db, client), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      engine.whole = () => requestError(503, "unavailable_shards_exception", "says no", { "retry-after": "60" });
+      const [line] = await until("it is told", () => {
+        const lines = recorded.told('"outbox.breaker_waiting"');
+        return lines.length > 0 && lines;
+      });
+      expect(line).toMatchObject({ reason: "es_5xx", level: "warn" });
+    });
   }, 40_000);
 
   test("what waits for it is due at once when it is back, however long its backoff", async () => {
@@ -118,6 +151,7 @@ describe("while the target is down", () => {
       openSearch(db, client),
       recorded,
       async () => {
+        await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
         await until("some wait an hour", () => countRows("next_retry_at > now() + interval '25 minutes'"));
         await engine.listen();
         await until("all are done", async () => (await countRows("status = 'done'")) === 60, 15_000);
