@@ -53,6 +53,13 @@ export function isRolledBack(error: unknown): boolean {
   return false;
 }
 
+/** A failure in a few words, for a row and its line. Never the message: Postgres's may quote what was written, and drizzle's holds all that was to be. */
+export function nameFailure(error: unknown): string {
+  for (let e: unknown = error; e instanceof Error; e = e.cause)
+    if (e instanceof postgres.PostgresError) return `SQLSTATE ${e.code}${e.routine ? ` (${e.routine})` : ""}`;
+  return databaseErrorCode(error) ?? (error instanceof Error ? error.name : "unknown error");
+}
+
 /** Which unique constraint a write ran into, if it did (unique_violation). */
 export function violatedConstraint(error: unknown): string | undefined {
   for (let e: unknown = error; e instanceof Error; e = e.cause) {

@@ -1,6 +1,5 @@
 import type { Db } from "../db/client.ts";
-import { isContention, isMisfit, isRolledBack, isUnavailable } from "../db/failure.ts";
-import { messageOf } from "../errors.ts";
+import { isContention, isMisfit, isRolledBack, isUnavailable, nameFailure } from "../db/failure.ts";
 import { renew } from "../outbox/claim.ts";
 import type { Lease, Outcome, Queue } from "../outbox/event.ts";
 import { settle } from "../outbox/settle.ts";
@@ -105,7 +104,7 @@ function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decisi
   const retry = (attempts: number): Outcome => ({
     kind: "retry",
     reason,
-    error: messageOf(error),
+    error: nameFailure(error),
     delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }, Math.random()),
     counted: false,
     sent,

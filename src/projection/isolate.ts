@@ -1,5 +1,4 @@
-import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
-import { messageOf } from "../errors.ts";
+import { isContention, isMisfit, isUnavailable, nameFailure } from "../db/failure.ts";
 import type { ClaimedEvent } from "../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
 import type { Decision } from "./projection.ts";
@@ -32,7 +31,7 @@ export async function isolating<T>(
     return await work(events);
   } catch (error) {
     if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
-    if (events.length === 1) return [blame(only, messageOf(error))];
+    if (events.length === 1) return [blame(only, nameFailure(error))];
     const middle = Math.ceil(events.length / 2);
     const left = await isolating(events.slice(0, middle), work, blame);
     return [...left, ...(await isolating(events.slice(middle), work, blame))];

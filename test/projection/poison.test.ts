@@ -31,12 +31,14 @@ test("a text may hold whatever separates fields and rows elsewhere", async () =>
 
 const statuses = async () => (await readRows(db)).map((r) => r.status);
 
-/** `db`, but Postgres fails whatever names one of these entities. */
+const canary = "canary-90bd";
+
+/** `db`, but Postgres fails whatever names one of these entities, and quotes what it was given. */
 function failingFor(entityIds: readonly string[], count: (statement: SQL) => void = () => undefined) {
   return intercept(db, (statement) => {
     count(statement);
     const text = JSON.stringify(statement, (_, v: unknown) => (typeof v === "bigint" ? v.toString() : v));
-    return db.execute(entityIds.some((id) => text.includes(id)) ? sql`select 1 / 0` : statement);
+    return db.execute(entityIds.some((id) => text.includes(id)) ? sql`select ${canary}::uuid` : statement);
   });
 }
 
@@ -106,9 +108,15 @@ test("documents that the database can never read fail at OUTBOX_MAX_ATTEMPTS, an
     await runBatch(db, search, recorded);
     const rows = await readRows(db);
     for (const row of [rows[0], rows[2]])
-      expect(row).toMatchObject({ status: counted < 3 ? "pending" : "failed", reason: "unknown_exception", counted });
+      expect(row).toMatchObject({
+        status: counted < 3 ? "pending" : "failed",
+        reason: "unknown_exception",
+        counted,
+        error: "SQLSTATE 22P02 (string_to_uuid)",
+      });
     await makeDue(db);
   }
+  expect(JSON.stringify(recorded.told('"outbox.process"'))).not.toContain(canary);
   expect(await statuses()).toEqual(["failed", "done", "failed"]);
   expect(engine.requests.length).toBe(1);
 });

@@ -1,6 +1,5 @@
 import type { Db } from "../../db/client.ts";
-import { isContention } from "../../db/failure.ts";
-import { messageOf } from "../../errors.ts";
+import { isContention, nameFailure } from "../../db/failure.ts";
 import { type ClaimedEvent, queues } from "../../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
@@ -48,7 +47,7 @@ export function chronicleProjection(db: Db, options: ChronicleProjectionOptions)
       return events.map((e) => decide(e, written.get(e.entityId)));
     } catch (error) {
       if (!isContention(error)) throw error;
-      return events.map((e) => busy(e, messageOf(error)));
+      return events.map((e) => busy(e, nameFailure(error)));
     }
   }
 
