@@ -127,13 +127,13 @@ export async function settle(
 }
 
 /** Makes rows that wait for one of these reasons due at once, the next ones first and at most `limit`: what they waited for is back. Returns how many. */
-export async function hasten(db: Db, queue: Queue, reasons: readonly string[], limit?: number): Promise<number> {
+export async function hasten(db: Db, queue: Queue, reasons: readonly string[], limit: number): Promise<number> {
   const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute(sql`
     with waiting as materialized (
       select ctid from ${live}
        where status = 'pending' and next_retry_at > now() and next_retry_at < 'infinity' and error_reason = any(${`{${reasons.join(",")}}`}::text[])
-       order by next_retry_at, id + 0 ${limit === undefined ? sql`` : sql`limit ${limit}`} for update skip locked
+       order by next_retry_at, id + 0 limit ${limit} for update skip locked
     )
     update ${live} e set next_retry_at = now(), updated_at = now() where e.ctid = any(array(select ctid from waiting))
     returning 1`);

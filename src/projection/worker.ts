@@ -21,6 +21,8 @@ const targetReasons = reasons.filter((r) =>
 const longestWaitMs = 1000;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
+/** Rows that are made due by one statement: however many wait, it ends long before its timeout (some 0.1 s). */
+const hastenedAtOnce = 10_000;
 /** How long before the grace ends a request is cut off: the settle needs this. */
 const cutOffMarginMs = (graceMs: number) => Math.min(2000, graceMs * 0.15);
 
@@ -72,22 +74,26 @@ export async function runWorker(
   /** Until then something of our own may come due at any moment: nobody else tells. */
   let dueUntil = Number.NEGATIVE_INFINITY;
 
-  /** Makes what waits for the target due; says whether it could. */
-  const due = (count?: number): Promise<boolean> =>
-    hasten(db, projection.queue, targetReasons, count).then(
-      (n) => {
-        if (n > 0 && count === undefined) signals.hastened(n);
-        work.ring();
-        return true;
-      },
-      (error: unknown) => {
-        signals.databaseFailed("hasten", failureReason(error), error);
-        return false;
-      },
-    );
+  /** Makes the next of what waits for the target due, at most `limit`. Returns how many; null where it could not. */
+  const due = async (limit: number): Promise<number | null> => {
+    try {
+      return await hasten(db, projection.queue, targetReasons, limit);
+    } catch (error) {
+      signals.databaseFailed("hasten", failureReason(error), error);
+      return null;
+    }
+  };
   /** When the target is back. Nothing else would do it: the rows would sit out a backoff of up to an hour. So it is tried again, until the target is away again or the stop. */
   async function hastenAll(): Promise<void> {
-    while (!stop.aborted && !pace.probing() && !(await due())) await pause(longestWaitMs, stop);
+    while (!stop.aborted && !pace.probing()) {
+      const count = await due(hastenedAtOnce);
+      if (count === null) await pause(longestWaitMs, stop);
+      else {
+        if (count > 0) signals.hastened(count);
+        work.ring();
+        if (count < hastenedAtOnce) return;
+      }
+    }
   }
   const pace = createPace(options.concurrency, signals, () => void hastenAll());
 

@@ -141,9 +141,9 @@ describe("while the target is down", () => {
     await engine.refuse();
     let failures = 0;
     const failing = intercept(db, (statement) => {
-      const { sql: text } = new PgDialect().sqlToQuery(statement);
-      // The probe's own statement has a limit.
-      if (!text.includes("with waiting") || text.includes("limit") || failures === 2) return db.execute(statement);
+      const { sql: text, params } = new PgDialect().sqlToQuery(statement);
+      // A probe asks for one event.
+      if (!text.includes("with waiting") || params.at(-1) === 1 || failures === 2) return db.execute(statement);
       failures += 1;
       return Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
     });
@@ -159,6 +159,23 @@ describe("while the target is down", () => {
       { through: failing },
     );
     expect(failures).toBe(2);
+  }, 40_000);
+
+  test("however much waits for it, no statement makes more than ten thousand events due", async () => {
+    const recorded = recordSignals();
+    await seed(db, upserts(25_000));
+    await db.execute(sql`
+      update search_outbox_events set next_retry_at = now() + interval '1 hour', error_reason = 'es_connect'
+       where id > (select min(id) + 100 from search_outbox_events)`);
+    await engine.refuse();
+    await working(openSearch(db, client), recorded, async () => {
+      await until("the breaker opens", () => recorded.gauge("outbox_breaker_state") === 2);
+      await engine.listen();
+      await until("all are due", async () => (await countRows("next_retry_at > now()")) === 0, 20_000);
+    });
+    const counts = recorded.told('"outbox.hastened"').map(({ count }) => Number(count));
+    expect(counts.slice(0, 2)).toEqual([10_000, 10_000]);
+    expect(Math.max(...counts)).toBe(10_000);
   }, 40_000);
 
   const inTwoSeconds = () => requestError(429, "es_rejected_execution_exception", "queue", { "retry-after": "2" });
