@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Client } from "@elastic/elasticsearch";
 import { joinEngine } from "../embedded/elasticsearch/join.ts";
 import { CommandError, codeOf } from "../errors.ts";
-import { pause } from "../outbox/pause.ts";
+import { pause } from "../pause.ts";
 import { hasDocuments } from "../projection/search/document.ts";
 import { connectElasticsearch, describeFailure, mayComeBack } from "../search/client.ts";
 import { ensureIndex } from "../search/indices.ts";

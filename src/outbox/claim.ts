@@ -1,7 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { pause } from "../pause.ts";
 import type { ClaimedEvent, Lease, Op, Queue, Subject } from "./event.ts";
-import { pause } from "./pause.ts";
 
 export type ClaimOptions = {
   /** The worker's name, written to the rows. */

@@ -1,9 +1,9 @@
 import type { Db } from "../db/client.ts";
 import { type Claim, openClaim } from "../outbox/claim.ts";
 import { type Lease, reasons } from "../outbox/event.ts";
-import { pause } from "../outbox/pause.ts";
 import { hasten } from "../outbox/settle.ts";
 import type { WakeUps } from "../outbox/wake.ts";
+import { pause } from "../pause.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { type BatchOptions, failureReason, processBatch, type Turn } from "./batch.ts";
 import type { Health } from "./health.ts";

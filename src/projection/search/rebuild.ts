@@ -4,7 +4,7 @@ import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
 import { appending } from "../../outbox/append.ts";
 import { queues } from "../../outbox/event.ts";
-import { pause } from "../../outbox/pause.ts";
+import { pause } from "../../pause.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
