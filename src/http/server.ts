@@ -35,6 +35,14 @@ function refuse(exchange: Exchange, problem: Problem): Response {
   return problemResponse(problem, exchange.signals.correlationId);
 }
 
+type Measured = { readonly response: Response; readonly bytes: number };
+
+/** The same answer, with the length of its body. */
+async function measure(answer: Response): Promise<Measured> {
+  const body = await answer.bytes();
+  return { response: new Response(body.length === 0 ? null : body, answer), bytes: body.length };
+}
+
 /** The HTTP API. Every answer but 2xx is problem+json (RFC 9457) and holds nothing of the request's input. */
 export function createServer({ metrics, readiness, search, ...parts }: ServerParts): ApiServer {
   const exchanges = new WeakMap<Request, Exchange>();
@@ -94,29 +102,27 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     const signals = desk.signals.request(request);
     const exchange: Exchange = { signals, route: null, problem: undefined };
     return await signals.run(async () => {
-      const answered = await respond(request, exchange);
-      const body = await answered.bytes();
-      const response = new Response(body.length === 0 ? null : body, answered);
+      const { response, bytes } = await respond(request, exchange);
       response.headers.set("x-request-id", signals.correlationId);
       response.headers.set("cache-control", "no-store");
       response.headers.set("x-content-type-options", "nosniff");
       if (readiness.draining) response.headers.set("connection", "close");
-      signals.end(exchange.route, response.status, body.length, exchange.problem);
+      signals.end(exchange.route, response.status, request.method === "HEAD" ? 0 : bytes, exchange.problem);
       return response;
     });
   }
 
-  async function respond(request: Request, exchange: Exchange): Promise<Response> {
+  async function respond(request: Request, exchange: Exchange): Promise<Measured> {
     if (readiness.draining && !isHealthPath(new URL(request.url).pathname))
-      return refuse(exchange, retriable("DRAINING"));
+      return await measure(refuse(exchange, retriable("DRAINING")));
     // HEAD is GET without the body, which Bun leaves out by itself.
     const routed = request.method === "HEAD" ? new Request(request, { method: "GET" }) : request;
     exchanges.set(routed, exchange);
     try {
-      return await app.handle(routed);
+      return await measure(await app.handle(routed));
     } catch (error) {
       desk.signals.failed(exchange.signals.correlationId, error);
-      return refuse(exchange, problemOf(error));
+      return await measure(refuse(exchange, problemOf(error)));
     }
   }
 
