@@ -1,4 +1,4 @@
-import { isContention, isMisfit, isUnavailable, nameFailure } from "../db/failure.ts";
+import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
 import type { ClaimedEvent } from "../outbox/event.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
 import type { Decision } from "./projection.ts";
@@ -23,7 +23,7 @@ export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: numb
 export async function isolating<T>(
   events: readonly ClaimedEvent[],
   work: (events: readonly ClaimedEvent[]) => Promise<readonly T[]>,
-  blame: (event: ClaimedEvent, error: string) => T,
+  blame: (event: ClaimedEvent, error: unknown) => T,
 ): Promise<readonly T[]> {
   const [only] = events;
   if (only === undefined) return [];
@@ -31,7 +31,7 @@ export async function isolating<T>(
     return await work(events);
   } catch (error) {
     if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
-    if (events.length === 1) return [blame(only, nameFailure(error))];
+    if (events.length === 1) return [blame(only, error)];
     const middle = Math.ceil(events.length / 2);
     const left = await isolating(events.slice(0, middle), work, blame);
     return [...left, ...(await isolating(events.slice(middle), work, blame))];

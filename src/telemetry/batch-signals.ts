@@ -17,6 +17,8 @@ export type BatchSignals = {
   readonly run: <T>(work: () => T) => T;
   /** What is sent is made: so many documents, none where nothing is left to be sent. */
   readonly prepared: (documents: number) => void;
+  /** The database can do nothing with this event, alone as it is. */
+  readonly blamed: (event: SignalledEvent, error: unknown) => void;
   readonly bulkSent: (request: BulkRequest) => void;
   /** After the settle, from what the rows now say. `settled` are the ids that were still ours. */
   readonly settled: (
@@ -128,8 +130,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
     }
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
     metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000, sampledTraceId(span));
-    const routine = probe ? "debug" : "info";
-    log[routine](
+    log[probe ? "debug" : "info"](
       { event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode },
       `Claimed ${events.length} outbox events`,
     );
@@ -151,6 +152,19 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           `Prepared ${documents} documents for ${events.length} outbox events`,
         );
       },
+      blamed: ({ id, entityType, entityId, op: of }, error) =>
+        log.warn(
+          {
+            event: "outbox.event_blamed",
+            ...keys,
+            outbox_event_id: id.toString(),
+            entity_type: entityType,
+            entity_id: entityId,
+            op: of,
+            exc_info: error,
+          },
+          `Outbox ${of}: Postgres can do nothing with <${entityType}:${entityId}>`,
+        ),
       bulkSent: (request) => tellBulk(request, batchKeys, span),
       settled: (outcomes, settled, settleMs) => {
         const told = events.flatMap((event) => {
@@ -215,7 +229,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           owner_mismatch: mismatches,
         };
         const message = `Processed ${events.length} outbox events: ${result}`;
-        log[result === "ok" || (probe && result === "retry") ? routine : "warn"](line, message);
+        log[result === "ok" ? "info" : probe && result === "retry" ? "debug" : "warn"](line, message);
       },
       lost: (error) => {
         log.error(

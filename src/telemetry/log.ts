@@ -29,7 +29,7 @@ export function errorType(error: unknown): string {
 }
 
 /** The message of an error, unless it is of a kind that quotes what users wrote or secrets. */
-function messageOf(error: Error): string {
+function safeMessageOf(error: Error): string {
   const sqlState = sqlStateOf(error);
   if (sqlState !== undefined) return `SQLSTATE ${sqlState}`;
   const query = textOf(error, "query");
@@ -62,7 +62,7 @@ export function describeError(error: unknown): ErrorLine {
     .join(" ");
   return {
     type: error.name,
-    message: messageOf(error),
+    message: safeMessageOf(error),
     ...(code === undefined ? {} : { code }),
     ...(place === "" ? {} : { place }),
     stack: stackOf(error),

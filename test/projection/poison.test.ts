@@ -21,14 +21,6 @@ async function insertByHand(entityType: string, op: string): Promise<void> {
     insert into search_outbox_events (entity_type, entity_id, op, event_version) select entity_type, entity_id, ${op}, event_version from entity`);
 }
 
-test("a text may hold whatever separates fields and rows elsewhere", async () => {
-  const text = "one\u001ftwo\u001ethree\n,\t|four";
-  await seed(db, [{ op: "upsert", version: 7n, row: "live", text }]);
-  await runBatch(db, openSearch(db, client), recorded);
-  const [sent] = engine.requests[0]?.items ?? [];
-  expect(JSON.parse(sent?.source ?? "")).toMatchObject({ text, snippet: "", library_id: null });
-});
-
 const statuses = async () => (await readRows(db)).map((r) => r.status);
 
 const canary = "canary-90bd";
@@ -116,7 +108,10 @@ test("documents that the database can never read fail at OUTBOX_MAX_ATTEMPTS, an
       });
     await makeDue(db);
   }
-  expect(JSON.stringify(recorded.told('"outbox.process"'))).not.toContain(canary);
+  const blamed = recorded.told('"outbox.event_blamed"');
+  expect(blamed.map((line) => line["entity_id"])).toEqual([1, 2, 3].flatMap(() => [one?.entityId, two?.entityId]));
+  expect(JSON.stringify(blamed)).toContain("SQLSTATE 22P02");
+  expect(JSON.stringify(recorded.told(""))).not.toContain(canary);
   expect(await statuses()).toEqual(["failed", "done", "failed"]);
   expect(engine.requests.length).toBe(1);
 });

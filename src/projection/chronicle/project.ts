@@ -55,7 +55,7 @@ export function chronicleProjection(db: Db, options: ChronicleProjectionOptions)
     queue: queues.chronicle,
     // Nobody looks for what he has just written in a history; at 200 writes a second its batches took as much of the machine as those of the search.
     gatherMs: 25,
-    prepare: (lease) =>
+    prepare: (lease, signals) =>
       Promise.resolve({
         send: async () => {
           const decisions = new Map<bigint, Decision>();
@@ -67,7 +67,11 @@ export function chronicleProjection(db: Db, options: ChronicleProjectionOptions)
             else sound.push(event);
           }
           // One event that the database cannot take must not fail its neighbours.
-          for (const [i, decision] of (await isolating(sound, write, again)).entries()) {
+          const decided = await isolating(sound, write, (event, error) => {
+            signals.blamed(event, error);
+            return again(event, nameFailure(error));
+          });
+          for (const [i, decision] of decided.entries()) {
             const event = sound[i];
             if (event) decisions.set(event.id, decision);
           }

@@ -1,5 +1,6 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Db } from "../../db/client.ts";
+import { nameFailure } from "../../db/failure.ts";
 import { type ClaimedEvent, type Lease, ops, queues } from "../../outbox/event.ts";
 import { type BulkItem, bulkBody, type ItemResult, sendBulk } from "../../search/bulk.ts";
 import type { BatchSignals } from "../../telemetry/batch-signals.ts";
@@ -199,7 +200,10 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       const built = await isolating<BulkItem | Decision>(
         newest,
         (events) => buildItems(db, events),
-        (event, error) => failedOnce(event, error, limits.maxAttempts, backoff),
+        (event, error) => {
+          signals.blamed(event, error);
+          return failedOnce(event, nameFailure(error), limits.maxAttempts, backoff);
+        },
       );
       const sent: Sent[] = [];
       for (const [i, event] of newest.entries()) {
