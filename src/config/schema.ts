@@ -125,7 +125,7 @@ export const schema = Type.Object({
 
   LOG_LEVEL: choice(
     log,
-    "Failures, retries, reclaims and start-up facts are warn or above: no level up to warn hides them.",
+    "Failures, retries, reclaims and start-up facts are warn or above: no level up to warn hides them. Of a target that is down one line a second is told, the rest at debug.",
     ["trace", "debug", "info", "warn", "error", "fatal"],
     "info",
   ),

@@ -21,7 +21,7 @@ const targetReasons = reasons.filter((r) =>
 const longestWaitMs = 1000;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
-/** Rows that are made due by one statement: however many wait, it ends long before its timeout (some 0.1 s). */
+/** Rows that one statement makes due: however many wait, it ends before its timeout (measured: 0.1 s). */
 const hastenedAtOnce = 10_000;
 /** How long before the grace ends a request is cut off: the settle needs this. */
 const cutOffMarginMs = (graceMs: number) => Math.min(2000, graceMs * 0.15);
@@ -74,26 +74,40 @@ export async function runWorker(
   /** Until then something of our own may come due at any moment: nobody else tells. */
   let dueUntil = Number.NEGATIVE_INFINITY;
 
-  /** Makes the next of what waits for the target due, at most `limit`. Returns how many; null where it could not. */
-  const due = async (limit: number): Promise<number | null> => {
+  /** Makes the next of what waits for the target due, at most `limit`, and none that was touched in the last `sinceMs`. Returns how many; null where it could not. */
+  const due = async (limit: number, sinceMs: number): Promise<number | null> => {
     try {
-      return await hasten(db, projection.queue, targetReasons, limit);
+      return await hasten(db, projection.queue, targetReasons, limit, sinceMs);
     } catch (error) {
       signals.databaseFailed("hasten", failureReason(error), error);
       return null;
     }
   };
-  /** When the target is back. Nothing else would do it: the rows would sit out a backoff of up to an hour. So it is tried again, until the target is away again or the stop. */
+  let backSince = 0;
+  let hastening = false;
+  /**
+   * When the target is back, for all that waited then. Nothing else would do it: the rows would sit out a backoff of up to an hour. So it is tried again, until the target is
+   * away again or the stop; in smaller steps where one took longer than a statement may.
+   */
   async function hastenAll(): Promise<void> {
+    backSince = performance.now();
+    if (hastening) return;
+    hastening = true;
+    let total = 0;
+    let limit = hastenedAtOnce;
     while (!stop.aborted && !pace.probing()) {
-      const count = await due(hastenedAtOnce);
-      if (count === null) await pause(longestWaitMs, stop);
-      else {
-        if (count > 0) signals.hastened(count);
-        work.ring();
-        if (count < hastenedAtOnce) return;
+      const count = await due(limit, performance.now() - backSince);
+      if (count === null) {
+        limit = Math.max(100, Math.floor(limit / 2));
+        await pause(longestWaitMs, stop);
+        continue;
       }
+      total += count;
+      work.ring();
+      if (count < limit) break;
     }
+    hastening = false;
+    if (total > 0) signals.hastened(total);
   }
   const pace = createPace(options.concurrency, signals, () => void hastenAll());
 
@@ -157,7 +171,7 @@ export async function runWorker(
   async function turnOver(): Promise<"more" | "none" | "failed"> {
     const probing = pace.probing();
     // What failed waits for its backoff; the probe needs something to send.
-    if (probing) await due(1);
+    if (probing) await due(1, 0);
     const startedAt = Date.now();
     const clock = performance.now();
     // What is announced from here on may have come too late for this claim.

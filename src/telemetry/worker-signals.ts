@@ -97,6 +97,8 @@ export function workerSignals(
       // A target that stays down is probed twice a second: said once, and again when it is back.
       const again = state === "half_open" || (state === "open" && toldOpen);
       toldOpen = state !== "closed";
+      // What has just been said need not be said again at once.
+      if (!again) mayTell(0);
       log[again ? "debug" : "warn"]({ event: "outbox.breaker", state, reason: reason ?? "none" }, breakerSays[state]);
     },
     breakerWaiting: (reason, retryInMs) => {
@@ -107,8 +109,7 @@ export function workerSignals(
           "the target is still down",
         );
     },
-    hastened: (count) =>
-      log.warn({ event: "outbox.hastened", count }, "the target is back: what waited for it is due at once"),
+    hastened: (count) => log.warn({ event: "outbox.hastened", count }, "the target is back: what waited for it is due"),
     inflightLimited: (limit) => metrics.set("outbox_inflight_limit", at, limit),
     databaseFailed: (step, reason, error) => {
       metrics.add("outbox_db_errors_total", { ...at, step, reason });

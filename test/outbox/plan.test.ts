@@ -39,7 +39,7 @@ async function statements(): Promise<Map<string, string>> {
   await settle(spied, queue, lease, outcomes);
   await renew(spied, queue, lease, 30_000, 300_000);
   await reclaim(spied, queue, "w", 300_000, 10);
-  await hasten(spied, queue, ["es_connect"], 100);
+  await hasten(spied, queue, ["es_connect"], 100, 0);
   await replay(spied, queue, { by: "operator", reason: "mended", limit: 100 });
   // It wants an answer.
   await readBacklog(spied, queue, 300_000).catch(() => undefined);

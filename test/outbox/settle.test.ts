@@ -288,9 +288,9 @@ test("what waits for a reason that is over becomes due, the next ones first and 
   );
   const ids = lease.events.map((e) => e.id);
   const dueIds = async () => Array.from(await rowsById()).flatMap(([id, r]) => ((r.due_in_ms ?? 1) <= 0 ? [id] : []));
-  expect(await hasten(db, queue, ["es_connect"], 1)).toBe(1);
+  expect(await hasten(db, queue, ["es_connect"], 1, 0)).toBe(1);
   expect(await dueIds()).toEqual(ids.slice(3, 4));
-  expect(await hasten(db, queue, ["es_connect", "es_429"], 10)).toBe(3);
+  expect(await hasten(db, queue, ["es_connect", "es_429"], 10, 0)).toBe(3);
   expect(new Set(await dueIds())).toEqual(new Set(ids.slice(0, 4)));
-  expect(await hasten(db, queue, ["es_connect"], 10)).toBe(0);
+  expect(await hasten(db, queue, ["es_connect"], 10, 0)).toBe(0);
 });
