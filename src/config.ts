@@ -22,6 +22,7 @@ type Field = TSchema &
   Extra & {
     default?: string | number | boolean;
     enum?: string[];
+    synonyms?: Readonly<Record<string, string>>;
     minimum?: number;
     maximum?: number;
     format?: keyof typeof formats;
@@ -52,6 +53,12 @@ function classOf(raw: string): string {
   return `text of ${raw.length} characters`;
 }
 
+/** One of `values`, whatever its case, or what it is a synonym of; else as it is, and refused. */
+function chosen(values: readonly string[], synonyms: Field["synonyms"], raw: string): string {
+  const word = raw.trim().toLowerCase();
+  return synonyms?.[word] ?? values.find((v) => v === word) ?? raw;
+}
+
 function parse(field: Field, raw: string): unknown {
   switch (field["type"]) {
     case "integer":
@@ -62,7 +69,7 @@ function parse(field: Field, raw: string): unknown {
       return yes.includes(word) ? true : no.includes(word) ? false : raw;
     }
     case "string":
-      return field.enum ? (field.enum.find((v) => v === raw.trim().toLowerCase()) ?? raw) : raw.trim();
+      return field.enum ? chosen(field.enum, field.synonyms, raw) : raw.trim();
     default:
       return raw;
   }
@@ -88,11 +95,24 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   return values as Config;
 }
 
+/** Variables of the operator documents that there is nothing left to say with. */
+export const former: Readonly<Record<string, string>> = {
+  OUTBOX_USE_ES_BULK: "whatever is sent goes in bulk requests",
+  OUTBOX_OP: "give `wordloom labs run` its `--op`",
+  OUTBOX_EVENT_VERSION: "`wordloom labs run` writes its own events",
+  OUTBOX_CREATE_SEARCH_INDEX_ROW: "`wordloom labs run` writes its own rows",
+  WORDLOOM_EVENT_BUS_TX_MODE: "a write and its events are one transaction",
+};
+
 /** Variables that look like ours and are not: a slip of the pen would otherwise be obeyed by nobody. */
 export function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
   const known = new Set<string>([...fields.map(([name]) => name), ...Object.values(alternatives)]);
   return Object.keys(env).filter(
-    (name) => /^(WORDLOOM|OUTBOX|ELASTIC|CHRONICLE)_/.test(name) && !/_TEST_|_CONTRACT_/.test(name) && !known.has(name),
+    (name) =>
+      /^(WORDLOOM|OUTBOX|ELASTIC|CHRONICLE)_/.test(name) &&
+      !/_TEST_|_CONTRACT_/.test(name) &&
+      !known.has(name) &&
+      !(name in former),
   );
 }
 

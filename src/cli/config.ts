@@ -1,5 +1,5 @@
 import { buildCommand } from "@stricli/core";
-import { readConfig, type Variable, variables } from "../config.ts";
+import { former, readConfig, type Variable, variables } from "../config.ts";
 import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
 
 type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
@@ -58,6 +58,9 @@ export function configurationPage(): string {
       `| \`${v.name}\` | ${v.fallback === "" ? "–" : `\`${v.fallback}\``} | ${cell(wants)}${v.secret ? "; secret" : ""} | ${cell(v.description)} |`,
     );
   }
+  lines.push("", "## Without effect", "", "Named in the operator documents; a start that finds one says so.", "");
+  lines.push("| Variable | Because |", "|---|---|");
+  for (const [name, why] of Object.entries(former)) lines.push(`| \`${name}\` | ${cell(why)} |`);
   return `${lines.join("\n")}\n`;
 }
 

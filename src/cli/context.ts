@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { parseEnv } from "node:util";
 import type { StricliProcess } from "@stricli/core";
-import { unknownVariables } from "../config.ts";
+import { former, unknownVariables } from "../config.ts";
 import { CommandError } from "../errors.ts";
 
 export type Env = Readonly<Record<string, string | undefined>>;
@@ -35,6 +35,8 @@ export const jsonFlag = {
 /** The environment of a command, with the file of `--env-file` laid over it. Names on stderr what looks like a slip of the pen. */
 export function readEnv(context: Context, { envFile }: EnvFileFlag): Env {
   const env = envFile === undefined ? context.env : { ...context.env, ...readEnvFile(envFile) };
+  for (const [name, why] of Object.entries(former))
+    if (env[name] !== undefined) context.process.stderr.write(`wordloom: ${name} has no effect: ${why}\n`);
   for (const name of unknownVariables(env))
     context.process.stderr.write(`wordloom: ${name} is not a variable that wordloom knows; see \`wordloom config\`\n`);
   return env;

@@ -4,7 +4,12 @@ import { CommandError } from "../errors.ts";
 import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
 import { counted, progressBar } from "./progress.ts";
 
-type Flags = EnvFileFlag & { projection: "search" | "chronicle"; emitOutbox?: boolean; json?: boolean };
+type Flags = EnvFileFlag & {
+  projection: "search" | "chronicle";
+  emitOutbox?: boolean;
+  truncate?: boolean;
+  json?: boolean;
+};
 
 function summary(report: RebuildReport): string {
   const took = `in ${report.seconds.toFixed(1)} s`;
@@ -54,6 +59,13 @@ export const rebuild = buildCommand({
         optional: true,
         withNegated: false,
         brief: "Put an event for each row into the queue, and leave the rest to the workers",
+      },
+      truncate: {
+        kind: "boolean",
+        optional: true,
+        withNegated: false,
+        brief:
+          "Of no effect, for scripts that give it: search_index is part of every write, and a new index is empty at first",
       },
       json: jsonFlag,
     },

@@ -19,6 +19,8 @@ export const choice = <const T extends readonly string[]>(
   description: string,
   values: T,
   fallback?: T[number],
+  /** Other words for some of them. */
+  synonyms?: Readonly<Record<string, T[number]>>,
 ) =>
   Type.Unsafe<T[number]>(
     Type.Union(
@@ -29,6 +31,7 @@ export const choice = <const T extends readonly string[]>(
         description,
         group,
         ...(fallback === undefined ? {} : { default: fallback }),
+        ...(synonyms === undefined ? {} : { synonyms }),
       },
     ),
   );

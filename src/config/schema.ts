@@ -128,6 +128,7 @@ export const schema = Type.Object({
     "Failures, retries, reclaims and start-up facts are warn or above: no level up to warn hides them. Of a target that is down one line a second is told, the rest at debug.",
     ["trace", "debug", "info", "warn", "error", "fatal"],
     "info",
+    { warning: "warn", critical: "fatal" },
   ),
   LOG_JSON: Type.Optional(
     Type.Boolean({ group: log, description: "JSON lines. Unset: pretty on a terminal, JSON elsewhere." }),

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../../package.json";
 import { commands, subcommands } from "../../src/cli/application.ts";
+import { readConfig } from "../../src/config.ts";
 import { wordloom } from "../support/cli.ts";
 
 test("without arguments it tells what there is, on stdout", async () => {
@@ -94,6 +95,14 @@ test("config shows what is in force and where secrets lead, never the secrets", 
   expect(row("OUTBOX_BULK_SIZE")).toMatchObject({ value: "7", source: "OUTBOX_BATCH_SIZE" });
   expect(row("API_PORT")).toMatchObject({ value: "8000", source: "default" });
   expect(text.out + text.err + json.out + json.err).not.toContain("s3cret");
+});
+
+test("words of older environment files are read, and a variable that says nothing any more is told with the reason", async () => {
+  const { code, err } = await wordloom(["config"], { LOG_LEVEL: "WARNING", OUTBOX_USE_ES_BULK: "0" });
+  expect(code).toBe(0);
+  expect(err).toBe("wordloom: OUTBOX_USE_ES_BULK has no effect: whatever is sent goes in bulk requests\n");
+  expect(readConfig({ LOG_LEVEL: "WARNING" }).LOG_LEVEL).toBe("warn");
+  expect(readConfig({ LOG_LEVEL: "Critical" }).LOG_LEVEL).toBe("fatal");
 });
 
 test("--env-file wins over the environment", async () => {
