@@ -3,7 +3,9 @@ import type { Client } from "@elastic/elasticsearch";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { HealthReport } from "../projection/health.ts";
 import { type RunningProjection, startProjection } from "../projection/start.ts";
+import type { ServiceName } from "../telemetry/keys.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { tracingStarted } from "../telemetry/signals.ts";
 import { openSinks } from "./sinks.ts";
 import { openPool, type Store } from "./store.ts";
 
@@ -20,28 +22,37 @@ export type Projections = {
 export function startProjections(
   names: readonly ProjectionName[],
   store: Store,
-  parts: { client: Client; wakeUps: WakeUps; metrics: Metrics; workerId: string | undefined },
+  parts: {
+    client: Client;
+    wakeUps: WakeUps;
+    metrics: Metrics;
+    workerId: string | undefined;
+    /** The service that has told where its spans go: the others do it here. */
+    told: ServiceName;
+  },
   stop: AbortSignal,
   resources: AsyncDisposableStack,
 ): Projections {
   const { config, index } = store.settings;
-  const seen = { metrics: parts.metrics };
-  const healthDb = openPool(store, "wordloom-health", resources, { max: 2, seen }).db;
+  const { metrics } = parts;
+  const healthDb = openPool(store, "wordloom-health", resources, { max: 2, seen: { metrics } }).db;
   // When something else of the process cannot go on, they drain before their pools are closed.
   const closing = new AbortController();
   const stopped = AbortSignal.any([stop, closing.signal]);
   const running = names.map((name) => {
+    const sinks = openSinks(config, name, metrics, resources);
+    if (name !== parts.told && sinks.tracing.enabled) void tracingStarted(sinks, config);
     const host = {
       config,
       // A claim or a settle that a crash of the server undid is done again: leases run out, targets keep the highest version, entries their id.
-      db: openPool(store, `wordloom-${name}`, resources, { seen, commits: "redone" }).db,
+      db: openPool(store, `wordloom-${name}`, resources, { seen: sinks, commits: "redone" }).db,
       healthDb,
       wakeUps: parts.wakeUps,
       client: parts.client,
       index,
       workerId: parts.workerId ?? config.OUTBOX_WORKER_ID ?? `${hostname()}:${process.pid}`,
     };
-    return startProjection(name, host, openSinks(config, name, parts.metrics, resources), stopped);
+    return startProjection(name, host, sinks, stopped);
   });
   const done = Promise.all(running.map((p) => p.done));
   resources.defer(async () => {

@@ -63,7 +63,7 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const api = openApi(store, client, wakeUps, sinks);
   const [host, port] = [options.host ?? config.API_HOST, options.port ?? config.API_PORT];
   const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));
-  const parts = { client, wakeUps, metrics, workerId: undefined };
+  const parts = { client, wakeUps, metrics, workerId: undefined, told: "api" } as const;
   const projections = startProjections(projectionNames, store, parts, signal, resources);
   const welcomed = options.welcome && (await step("importing the documentation", welcome(store, wakeUps, signal)));
   const seconds = (performance.now() - startedAt) / 1000;

@@ -2,7 +2,7 @@ import { serveOps } from "../http/ops.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
-import { searchAway } from "../telemetry/signals.ts";
+import { graceExceeded, searchAway } from "../telemetry/signals.ts";
 import { prepareIndex, prepareIndexLater, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { aborted, graceAfter, listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
@@ -77,12 +77,13 @@ async function carry(
   const projections = startProjections(
     names,
     store,
-    { client, wakeUps, metrics, workerId: flags.workerId },
+    { client, wakeUps, metrics, workerId: flags.workerId, told: flags.projection ?? "search" },
     stop,
     resources,
   );
   // Every worker that was asked to stop says that it has, the one that is left in the middle of it too.
   late.addEventListener("abort", () => {
+    graceExceeded(sinks);
     for (const { health } of projections.running) health.stopped();
   });
   await projections.done;

@@ -74,6 +74,8 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
           headers: { allow: allow.join(", ") },
         });
     } else exchange.route = route;
+    if (problem.code === "VALIDATION_ERROR")
+      exchange.signals.refused(exchange.route, problems.VALIDATION_ERROR[0], problem.faults ?? []);
     if (problem.code === "INTERNAL") desk.signals.failed(exchange.signals.correlationId, error);
     return refuse(exchange, problem);
   });

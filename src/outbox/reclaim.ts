@@ -7,6 +7,7 @@ export type Reclaimed = TraceContext & {
   readonly entityType: string;
   readonly entityId: string;
   readonly op: Op;
+  readonly eventVersion: bigint;
   readonly attempts: number;
   /** Who held it. */
   readonly from: string | null;
@@ -22,6 +23,7 @@ type Row = {
   entity_type: string;
   entity_id: string;
   op: Op;
+  event_version: string;
   attempts: number;
   held_by: string | null;
   held_batch: string | null;
@@ -82,7 +84,7 @@ export async function reclaim(
        where o.claim_batch_id in (select h.claim_batch_id from held h
                                    where not exists (select from ${live} e where e.id = any(h.ids) and e.status = 'processing' and e.claim_batch_id = h.claim_batch_id))
     )
-    select t.id::text, t.entity_type, t.entity_id, t.op, t.attempts, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
+    select t.id::text, t.entity_type, t.entity_id, t.op, t.event_version::text, t.attempts, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
       from taken t join lapsed l on l.id = t.id
      order by t.id`);
   return rows.map((row) => ({
@@ -90,6 +92,7 @@ export async function reclaim(
     entityType: row.entity_type,
     entityId: row.entity_id,
     op: row.op,
+    eventVersion: BigInt(row.event_version),
     attempts: row.attempts,
     from: row.held_by,
     claimBatchId: row.held_batch,

@@ -37,6 +37,8 @@ export type Health = {
   /** A claim got a connection, whatever it found. */
   readonly claimed: () => void;
   readonly claimFailed: (error: unknown) => void;
+  /** Why the target counts as down; null while it does not. */
+  readonly targetDown: (reason: string | null) => void;
   /** False while the database does not answer: a claim could not be settled. */
   readonly mayClaim: () => boolean;
   readonly stopRequested: (reason: StopReason) => void;
@@ -71,6 +73,7 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
   let lastTick = performance.now();
   let state: WorkerState = "RUNNING";
   let stopReason: StopReason | null = null;
+  let down: string | null = null;
   let failures = 0;
   let lastError: string | null = null;
   let exhausted: { readonly since: number; readonly failures: number; readonly code: string | null } | null = null;
@@ -83,6 +86,9 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     signals.stateTurned(to, reason);
   };
 
+  /** DEGRADED: alive and ready, but what it works for is down; the work waits. */
+  const work = () => turn(down === null ? "RUNNING" : "DEGRADED", down);
+
   async function ping(): Promise<void> {
     const late = Bun.sleep(options.pingTimeoutMs).then(() =>
       Promise.reject(Object.assign(new Error("no answer in time"), { code: "PING_TIMEOUT" })),
@@ -92,7 +98,7 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
       await Promise.race([db.execute(sql`select 1`), late]);
       failures = 0;
       lastError = null;
-      if (stopReason === null) turn("RUNNING", null);
+      if (stopReason === null) work();
     } catch (error) {
       failures += 1;
       // Never the message: the server's may quote what it was told.
@@ -152,6 +158,10 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
             code: databaseErrorCode(error) ?? null,
           }
         : null;
+    },
+    targetDown: (reason) => {
+      down = reason;
+      if (state === "RUNNING" || state === "DEGRADED") work();
     },
     mayClaim: () => state !== "DRAINING",
     stopRequested: (reason) => {

@@ -4,6 +4,7 @@ import { type Lease, reasons } from "../outbox/event.ts";
 import { hasten } from "../outbox/settle.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import { pause } from "../pause.ts";
+import type { ClaimTold } from "../telemetry/batch-signals.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { type BatchOptions, failureReason, processBatch, type Turn } from "./batch.ts";
 import type { Health } from "./health.ts";
@@ -67,6 +68,7 @@ export async function runWorker(
   const batchOptions: BatchOptions = { leaseMs: options.leaseMs, maxProcessingMs: options.maxProcessingMs };
   const slowed = options.processSleepMs === 0 ? projection : delayed(projection, options.processSleepMs, stop);
   const inHand = new Set<Promise<void>>();
+  const mode = options.breakClaimMs === undefined ? "atomic" : "non_atomic";
   let sending = 0;
   let waiting = 0;
   let backlog = false;
@@ -128,7 +130,7 @@ export async function runWorker(
     };
   }
 
-  function start(lease: Lease, startedAt: number, claimMs: number, probe: boolean): void {
+  function start(lease: Lease, claimed: ClaimTold): void {
     waiting += 1;
     startedLast = performance.now();
     // A batch that could not be prepared never comes to its turn.
@@ -138,13 +140,7 @@ export async function runWorker(
       queued = false;
     };
     const turn = () => takeTurn(leaveQueue);
-    const batch = signals.claimed(
-      lease,
-      startedAt,
-      claimMs,
-      options.breakClaimMs === undefined ? "atomic" : "non_atomic",
-      probe,
-    );
+    const batch = signals.claimed(lease, claimed);
     const batchDone = processBatch(db, slowed, lease, turn, pace, batchOptions, batch, signals, leave.signal).then(
       (again) => {
         inHand.delete(batchDone);
@@ -182,8 +178,11 @@ export async function runWorker(
       const lease = await claim(limit);
       health.claimed();
       backlog = lease?.events.length === limit;
-      if (lease === null) return "none";
-      start(lease, startedAt, performance.now() - clock, probing);
+      if (lease === null) {
+        signals.nothingClaimed(limit, mode);
+        return "none";
+      }
+      start(lease, { startedAt, tookMs: performance.now() - clock, limit, mode, probe: probing });
       return backlog ? "more" : "none";
     } catch (error) {
       signals.databaseFailed("claim", failureReason(error), error);
@@ -219,6 +218,7 @@ export async function runWorker(
   stop.addEventListener("abort", drain);
   while (!stop.aborted) {
     health.tick();
+    health.targetDown(pace.probing() ? (pace.reason() ?? "none") : null);
     const waitMs = pace.waitMs();
     if (waitMs > 0 && pace.open()) signals.breakerWaiting(pace.reason(), waitMs);
     if (!health.mayClaim() || waitMs > 0) await room.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));

@@ -32,14 +32,21 @@ export type BatchSignals = {
 
 export type ClaimedBatch = { readonly claimBatchId: string; readonly events: readonly SignalledEvent[] };
 
+export type ClaimMode = "atomic" | "non_atomic";
+
+export type ClaimTold = {
+  /** By the wall clock, in milliseconds. */
+  readonly startedAt: number;
+  readonly tookMs: number;
+  /** How many events it would have taken. */
+  readonly limit: number;
+  readonly mode: ClaimMode;
+  /** Of an open breaker. */
+  readonly probe?: boolean;
+};
+
 /** Tells of a claim that found work; what it returns tells of the batch from there on. Of a probe that finds the target still down there is one line a second. */
-export type TellClaim = (
-  batch: ClaimedBatch,
-  startedAt: number,
-  claimMs: number,
-  claimMode: "atomic" | "non_atomic",
-  probe?: boolean,
-) => BatchSignals;
+export type TellClaim = (batch: ClaimedBatch, claim: ClaimTold) => BatchSignals;
 
 const maxLinks = 128;
 
@@ -76,8 +83,8 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
   const tellBulk = bulkSignals(sinks);
   const mode = identity.projection === "search" ? "es_bulk" : "sql";
 
-  return ({ claimBatchId, events }, startedAt, claimMs, claimMode, probe = false) => {
-    const claimedAt = startedAt + claimMs;
+  return ({ claimBatchId, events }, { startedAt, tookMs, limit, mode: claimMode, probe = false }) => {
+    const claimedAt = startedAt + tookMs;
     // Ages go on by the monotonic clock: the wall clock may be set.
     const claimedTick = performance.now();
     const entityType = shared(events.map((e) => e.entityType));
@@ -101,7 +108,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           "outbox.claim_batch",
           {
             startTime: startedAt,
-            attributes: { ...base, ...batchKeys, claim_mode: claimMode, claimed: events.length },
+            attributes: { ...base, ...batchKeys, batch_size: limit, claim_mode: claimMode, claimed: events.length },
           },
           inLoop,
         )
@@ -129,9 +136,9 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
       );
     }
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
-    metrics.observe("outbox_claim_duration_seconds", at, claimMs / 1000, sampledTraceId(span));
+    metrics.observe("outbox_claim_duration_seconds", at, tookMs / 1000, sampledTraceId(span));
     log[probe ? "debug" : "info"](
-      { event: "outbox.claim_batch", ...keys, claimed: events.length, claim_mode: claimMode },
+      { event: "outbox.claim_batch", ...keys, batch_size: limit, claimed: events.length, claim_mode: claimMode },
       `Claimed ${events.length} outbox events`,
     );
     return {

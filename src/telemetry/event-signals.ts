@@ -35,20 +35,33 @@ export type SignalledOutcome = {
 /** Which event: what spans and lines are searched by, whatever they tell of it. */
 type Named = Pick<SignalledEvent, "id" | "entityType" | "entityId" | "op">;
 
-/** On every span of an event. */
+/** On every span of an event. The chronicle's are also searched by the names of drill H. */
 export const eventAttributes = (
-  event: Named,
+  { projection, esIndex }: WorkerIdentity,
+  event: Named & Pick<SignalledEvent, "eventVersion">,
   claimBatchId: string,
   attempt: number,
   result: string,
   reason: string,
-) => ({
+): Attributes => ({
   "wordloom.claim_batch_id": claimBatchId,
   "wordloom.outbox_event_id": event.id.toString(),
+  "wordloom.outbox_event_version": event.eventVersion.toString(),
   "wordloom.entity_type": event.entityType,
   "wordloom.entity_id": event.entityId,
   "wordloom.outbox_op": event.op,
   "wordloom.outbox_attempts": attempt,
+  ...(esIndex === null ? {} : { "wordloom.es_index": esIndex }),
+  ...(projection === "chronicle"
+    ? {
+        "wordloom.outbox.id": event.id.toString(),
+        "wordloom.entity.type": event.entityType,
+        "wordloom.entity.id": event.entityId,
+        "wordloom.outbox.op": event.op,
+        "wordloom.outbox.event_version": event.eventVersion.toString(),
+        "wordloom.outbox.attempts": attempt,
+      }
+    : {}),
   result,
   reason,
 });
@@ -134,27 +147,17 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
     const own = span?.spanContext();
     if (span?.isRecording()) {
       span.setAttributes(base);
-      span.setAttributes(eventAttributes(event, claimBatchId, attempt, result, outcome.reason ?? "none"));
-      span.setAttribute("wordloom.outbox_event_version", event.eventVersion.toString());
+      span.setAttributes(eventAttributes(identity, event, claimBatchId, attempt, result, outcome.reason ?? "none"));
       span.setAttribute("wordloom.outbox_age_seconds", settleAge);
-      if (identity.esIndex !== null) span.setAttribute("wordloom.es_index", identity.esIndex);
       if (told.errorType != null) span.setAttribute("error.type", told.errorType);
       if (outcome.result !== undefined) span.setAttribute("wordloom.outbox_result", outcome.result);
       if (told.noopReason !== undefined)
         span.setAttributes({
+          noop: true,
           "wordloom.idempotent_noop": true,
           "wordloom.idempotent_noop_reason": told.noopReason,
         });
-      // The chronicle's spans are also searched by the names of drill H.
-      if (identity.projection === "chronicle")
-        span.setAttributes({
-          "wordloom.outbox.id": event.id.toString(),
-          "wordloom.entity.type": event.entityType,
-          "wordloom.entity.id": event.entityId,
-          "wordloom.outbox.op": op,
-          "wordloom.outbox.event_version": event.eventVersion.toString(),
-          "wordloom.outbox.attempts": attempt,
-        });
+      if (outcome.result === "superseded") span.setAttributes({ deduped: true });
       if (told.labs) span.setAttributes(told.labs);
       if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
     }

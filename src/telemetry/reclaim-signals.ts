@@ -2,7 +2,7 @@ import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { eventAttributes, eventFields, type SignalledEvent, type WorkerSinks } from "./event-signals.ts";
 import { contextBelow, parseHeaders } from "./propagation.ts";
 
-type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds" | "eventVersion"> & {
+type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds"> & {
   readonly from: string | null;
   readonly claimBatchId: string | null;
   readonly why: string;
@@ -25,7 +25,8 @@ export function reclaimSignals({ log, metrics, tracing, identity, at, base }: Wo
       for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
         metrics.add(name, { ...at, op, reason });
     if (failed && tracing.enabled) {
-      const attributes = { ...base, ...eventAttributes(event, claimBatchId ?? "none", event.attempts, status, reason) };
+      const own = eventAttributes(identity, event, claimBatchId ?? "none", event.attempts, status, reason);
+      const attributes = { ...base, ...own };
       tracing.tracer
         .startSpan("outbox.process", { kind: SpanKind.CONSUMER, attributes }, contextBelow(producer))
         .setStatus({ code: SpanStatusCode.ERROR, message: reason })

@@ -18,12 +18,18 @@ export type Sinks = { readonly log: Log; readonly metrics: Metrics; readonly tra
 export type Build = { readonly version: string; readonly revision: string };
 
 /** Tells what a process starts with; warn, so that no level hides it. */
-export async function started({ log, metrics, tracing }: Sinks, config: Config, build: Build): Promise<void> {
+export async function started(sinks: Sinks, config: Config, build: Build): Promise<void> {
+  const { log, metrics } = sinks;
   metrics.set("wordloom_build_info", { version: build.version, revision: build.revision, bun_version: Bun.version }, 1);
   log.warn(
     { event: "observability.schema", version: build.version },
     `Observability schema: ${obsSchema} (file=${Bun.main})`,
   );
+  await tracingStarted(sinks, config);
+}
+
+/** Tells where the spans of one service go. */
+export async function tracingStarted({ log, tracing }: Sinks, config: Config): Promise<void> {
   const startup = await tracing.startup();
   log.warn({ event: "tracing.startup", ...startup }, startup.enabled ? "Tracing is on" : "Tracing is off");
   if (!startup.enabled) {
@@ -67,6 +73,11 @@ export function indexWithoutDocuments({ log }: Sinks): void {
   );
 }
 
+/** A worker leaves behind what has not ended in OUTBOX_SHUTDOWN_GRACE_SECONDS. */
+export function graceExceeded({ log }: Sinks): void {
+  log.warn({ event: "worker.grace_exceeded" }, "Shutdown grace exceeded; exiting");
+}
+
 /** The API takes requests from here on; warn, so that no level hides where. */
 export function listeningAt({ log }: Sinks, url: string): void {
   log.warn({ event: "api.listening", url }, `listening at ${url}`);
@@ -91,6 +102,12 @@ export type RequestSignals = {
   readonly trace: TraceHeaders;
   /** Runs inside the server span. */
   readonly run: <T>(work: () => T) => T;
+  /** What was sent does not fit the schema. `faults` say where and what would be right, never what was sent. */
+  readonly refused: (
+    route: string | null,
+    status: number,
+    faults: readonly { readonly in: string; readonly pointer: string; readonly detail: string }[],
+  ) => void;
   /**
    * Once, when the answer is known, with the length of its body. `route` is the template, null when nothing matched: the raw path is never a name. `problem` is its code, if the
    * answer is one.
@@ -132,7 +149,7 @@ export function apiSignals(
   known: { readonly eventTypes: Readonly<Record<string, string>> },
 ): ApiSignals {
   const produced = (eventType: string, entityType: string, count: number, chronicled: number) => {
-    const labels = { event_type: eventType.replace("_", "."), entity_type: entityType };
+    const labels = { event_type: eventType.replace("_soft_", "_").replace("_", "."), entity_type: entityType };
     metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
     metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
   };
@@ -175,6 +192,7 @@ export function apiSignals(
           path: url.pathname,
           cid,
           cache_bust: givenIn(url, "cache_bust"),
+          ...traceKeys(span),
         },
         `${method} ${url.pathname}`,
       );
@@ -183,6 +201,21 @@ export function apiSignals(
         // With tracing off the caller's trace still goes on in the worker.
         trace: span ? headersOf(span.spanContext(), incoming) : incoming,
         run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
+        refused: (route, status, faults) =>
+          log.info(
+            {
+              event: "schema.validation_failed",
+              correlation_id: correlationId,
+              method,
+              path: url.pathname,
+              route: route ?? "unmatched",
+              status_code: status,
+              error_count: faults.length,
+              errors: faults,
+              ...traceKeys(span),
+            },
+            `${spanName(method, route)}: ${faults.length} faults in the request`,
+          ),
         end: (route, status, bytes, problem) => {
           const seconds = (performance.now() - startedAt) / 1000;
           const labels = { method, route: route ?? "unmatched", status: String(status) };

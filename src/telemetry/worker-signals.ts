@@ -1,4 +1,4 @@
-import { batchSignals, type TellClaim } from "./batch-signals.ts";
+import { batchSignals, type ClaimMode, type TellClaim } from "./batch-signals.ts";
 import type { WorkerIdentity } from "./event-signals.ts";
 import { obsSchema, projections } from "./keys.ts";
 import type { MetricName } from "./metric-definitions.ts";
@@ -15,6 +15,8 @@ export type DatabaseReason = (typeof databaseReasons)[number];
 
 export type WorkerSignals = {
   readonly claimed: TellClaim;
+  /** A claim that found nothing to do. */
+  readonly nothingClaimed: (limit: number, mode: ClaimMode) => void;
   readonly reclaimed: TellReclaimed;
   readonly leaseNotRenewed: (claimBatchId: string, held: number, of: number) => void;
   readonly backlogRead: (backlog: {
@@ -69,6 +71,11 @@ export function workerSignals(
 
   return {
     claimed: batchSignals(worker, known.ops, () => mayTell(1000)),
+    nothingClaimed: (limit, mode) =>
+      log.debug(
+        { event: "outbox.claim_batch", batch_size: limit, claimed: 0, claim_mode: mode },
+        "Claimed 0 outbox events",
+      ),
     reclaimed: reclaimSignals(worker),
     leaseNotRenewed: (claimBatchId, held, of) =>
       log.warn(
@@ -124,7 +131,7 @@ export function workerSignals(
     },
     stateTurned: (state, reason) =>
       log.warn({ event: "worker.state", state, reason: reason ?? "none" }, `The worker is ${state}`),
-    experiment: (message, fields) => log.warn({ event: "labs.experiment", ...fields }, message),
+    experiment: (message, fields) => log.warn({ event: "labs.experiment", ...fields }, `[LABS] ${message}`),
   };
 }
 

@@ -138,7 +138,9 @@ function toldUs(): { readonly told: number; readonly counted: number } {
   const at = { projection: identity.projection };
   const labels = { ...at, op: "upsert" };
   const told = cpuUs(1000, () =>
-    signals.claimed({ claimBatchId: "b", events }, Date.now(), 1, "atomic").settled(outcomes, ids, 1),
+    signals
+      .claimed({ claimBatchId: "b", events }, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" })
+      .settled(outcomes, ids, 1),
   );
   const counted = cpuUs(1000, () => {
     const tally = metrics.tally();

@@ -199,6 +199,19 @@ test("a request is logged with what its caller has given it to be found by, wher
   expect(linesOf("c-3")).toMatchObject([{ cache_bust: "18" }, { status_code: 503 }]);
 });
 
+test("what does not fit the schema is logged with its places, and without what was sent", async () => {
+  await send("POST", "/api/v1/tags", { name: canary, color: canary, [canary]: 1 }, { "x-request-id": "misfit" });
+  const line = api.logged.find((l) => l.includes('"schema.validation_failed"') && l.includes("misfit")) ?? "{}";
+  expect(JSON.parse(line)).toMatchObject({
+    level: "info",
+    path: "/api/v1/tags",
+    status_code: 422,
+    error_count: 2,
+    errors: expect.arrayContaining([expect.objectContaining({ in: "body", pointer: "/color" })]),
+  });
+  expect(line).not.toContain(canary);
+});
+
 test("an unforeseen error is 500 with nothing of it in the answer, and its place in the log without what the user wrote", async () => {
   await db.execute(
     sql`create function burst() returns trigger language plpgsql as $$ begin raise exception 'innards of %', new.name; end $$`,

@@ -84,7 +84,7 @@ test("every counter has its series at 0 before anything has happened, so that in
   for (const projection of Object.values(projections)) {
     for (const [type, entity] of Object.entries(eventTypes))
       expect(samples).toContain(
-        `outbox_produced_total{projection="${projection}",event_type="${type.replace("_", ".")}",entity_type="${entity}"} 0`,
+        `outbox_produced_total{projection="${projection}",event_type="${type.replace("_soft_", "_").replace("_", ".")}",entity_type="${entity}"} 0`,
       );
     for (const step of ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"])
       for (const reason of ["db_contention", "db_unavailable", "unknown_exception"])

@@ -62,7 +62,10 @@ describe.each([
     const [event] = newEvents(1);
     if (event === undefined) throw new Error("no event");
     const claimed = { ...event, id: 1n, attempts: 1, ageSeconds: 2, traceparent: null, tracestate: null };
-    const batch = signals.claimed({ claimBatchId: "b", events: [claimed] }, Date.now(), 1, "atomic");
+    const batch = signals.claimed(
+      { claimBatchId: "b", events: [claimed] },
+      { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" },
+    );
     skewed();
     batch.settled(new Map([[1n, { outcome: { kind: "done" } }]]), new Set([1n]), 1);
     const { body } = await sinks.metrics.render(null);

@@ -35,6 +35,7 @@ test("a row whose lease ran out goes back, and says who took it, from whom, when
       entityType: "tag",
       entityId: lease.events[0]?.entityId ?? "",
       op: "delete",
+      eventVersion: lease.events[0]?.eventVersion ?? -1n,
       attempts: 1,
       from: "w1",
       claimBatchId: lease.claimBatchId,

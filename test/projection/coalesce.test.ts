@@ -176,7 +176,12 @@ test("any interleaving of two workers over shuffled versions, lost answers and r
             await gate.promise;
             return { granted: true, done: () => undefined };
           };
-          const batch = recorded.signals.claimed(lease, Date.now(), 1, "atomic");
+          const batch = recorded.signals.claimed(lease, {
+            startedAt: Date.now(),
+            tookMs: 1,
+            limit: 500,
+            mode: "atomic",
+          });
           const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
           const leave = new AbortController().signal;
           const done = processBatch(db, projection, lease, turn, pace(), options, batch, recorded.signals, leave);

@@ -44,6 +44,26 @@ test("a loop that has not turned for too long is not alive, and is again once it
   expect(health.live()).toMatchObject({ ok: true, reason: null });
 });
 
+test("while the target is down the worker is degraded, and alive and ready; once it is back, or a stop comes, it is what it was to be", async () => {
+  const recorded = recordSignals();
+  const { health } = watch({}, recorded);
+  health.targetDown("es_connect");
+  const degraded = { ok: true, reason: null, state: "DEGRADED" };
+  expect([health.live(), health.ready()]).toMatchObject([degraded, degraded]);
+  expect(health.mayClaim()).toBe(true);
+  await until("it is pinged", () => health.ready().db.ok);
+  expect(health.ready().state).toBe("DEGRADED");
+  health.targetDown(null);
+  expect(health.ready().state).toBe("RUNNING");
+  expect(recorded.told('"worker.state"').map(({ state, reason }) => [state, reason])).toEqual([
+    ["DEGRADED", "es_connect"],
+    ["RUNNING", "none"],
+  ]);
+  health.stopRequested("signal");
+  health.targetDown("es_connect");
+  expect(health.ready()).toMatchObject({ ok: false, reason: "draining", state: "DRAINING" });
+});
+
 test("a failed ping is told with its code, never with what the server says; enough of them end the claims until one succeeds", async () => {
   const { health, database } = watch();
   expect(health.ready()).toMatchObject({ ok: true, db: { ok: true, consecutive_failures: 0, last_error: null } });

@@ -135,7 +135,7 @@ test("a batch of which nothing can be sent waits for no turn, and tells nothing 
   await insertByHand("tag", "merge");
   const lease = await openClaim(db, queues.search, { owner: "w1", leaseMs: 60_000 })(10);
   if (lease === null) throw new Error("nothing was claimed");
-  const batch = recorded.signals.claimed(lease, Date.now(), 1, "atomic");
+  const batch = recorded.signals.claimed(lease, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" });
   const options = { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 };
   const never = () => Promise.reject(new Error("the engine was asked"));
   await processBatch(

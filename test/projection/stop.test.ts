@@ -77,6 +77,7 @@ test("a worker exits with 0 when the grace is over, though neither Postgres nor 
   expect(await worker.exited).toBe(0);
   const states = worker.lines.filter((line) => line.includes('"worker.state"')).map((line) => JSON.parse(line));
   expect(states.filter(({ state }) => state === "STOPPED")).toHaveLength(2);
+  expect(worker.lines.filter((line) => line.includes("Shutdown grace exceeded; exiting"))).toHaveLength(1);
   await proxy.close();
   await rm(folder, { recursive: true });
 });

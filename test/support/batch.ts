@@ -181,7 +181,7 @@ export async function runBatch(
   const claim = openClaim(db, queue, { owner: "w1", leaseMs: 60_000 });
   const lease = await claim(limit);
   if (lease === null) return null;
-  const batch = signals.claimed(lease, Date.now(), 1, "atomic");
+  const batch = signals.claimed(lease, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" });
   const turn = () => Promise.resolve({ granted: true, done: () => undefined });
   const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
   const pace = createPace(2, signals, () => undefined);

@@ -75,7 +75,9 @@ function settle(
   const events = eventsOf(traceparents);
   const told = new Map(events.flatMap(({ id }, i) => (outcomes[i] ? [[id, outcomes[i]] as const] : [])));
   const settled = new Set(events.flatMap(({ id }, i) => (lost.includes(i) ? [] : [id])));
-  signals.claimed({ claimBatchId, events }, Date.now(), 1, "atomic").settled(told, settled, 1);
+  signals
+    .claimed({ claimBatchId, events }, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" })
+    .settled(told, settled, 1);
 }
 const said = (event: string) => lines.find((line) => line["event"] === event);
 
@@ -199,7 +201,51 @@ test("a reclaim is told in the trace of who wrote the event, and an event that f
     "wordloom.outbox_event_id": "2",
     result: "failed",
     reason: "lease_expired",
+    "wordloom.outbox_event_version": "7",
+    "wordloom.es_index": "wordloom",
   });
+});
+
+test("an event of the chronicle that fails by a reclaim is found by the names of drill H", async () => {
+  const worker = open({ projection: "chronicle", esIndex: null });
+  const [event] = eventsOf([traced(5)]);
+  worker.signals.reclaimed([
+    { ...event, from: "w0", claimBatchId, why: "lease_expired", reclaimCount: 3, status: "failed" },
+  ] as never);
+  const [span] = await worker.spans("outbox.process");
+  expect(span?.attributes).toMatchObject({
+    "wordloom.entity.id": event?.entityId,
+    "wordloom.outbox.event_version": "7",
+  });
+  expect(span?.attributes).not.toHaveProperty("wordloom.es_index");
+});
+
+test("a claim tells how many events it would have taken, and how many it took; one of none is a line alone", async () => {
+  const worker = open();
+  settle(worker, [done, done]);
+  worker.signals.nothingClaimed(500, "atomic");
+  const [span, ...others] = await worker.spans("outbox.claim_batch");
+  expect([others, span?.attributes]).toMatchObject([[], { batch_size: 500, claimed: 2 }]);
+  const told = lines.filter((line) => line["event"] === "outbox.claim_batch");
+  expect(told.map(({ level, batch_size, claimed }) => [level, batch_size, claimed])).toEqual([
+    ["info", 500, 2],
+    ["debug", 500, 0],
+  ]);
+});
+
+test("what changed nothing says so on its span: deduped by a newer version, or a noop", async () => {
+  const worker = open();
+  settle(worker, [
+    done,
+    { outcome: { kind: "done", result: "superseded", sent: true } },
+    { outcome: { kind: "done", result: "noop", sent: true }, noopReason: "es_404" },
+  ]);
+  const spans = await worker.spans("outbox.process");
+  expect(spans.map(({ attributes }) => [attributes["deduped"], attributes["noop"]])).toEqual([
+    [undefined, undefined],
+    [true, undefined],
+    [undefined, true],
+  ]);
 });
 
 test("a target that stays down is told once, however often it is probed, and again when it is back", () => {

@@ -183,6 +183,25 @@ test("the time until what is sent is made is a step of the batch, which says of 
   ]);
 });
 
+test.each(queues)("what the %s projection reads and settles are steps of its batch", (projection) => {
+  const [trace] = batches.get(projection) ?? [];
+  const below = batchSpans(projection).map(idOf);
+  const statements = (trace?.spans ?? []).filter(
+    (span) => tagsOf(span.tags)["db.system.name"] === "postgresql" && referred(span, "CHILD_OF")[0] === below[0],
+  );
+  const summaries = statements.map(({ operationName }) => operationName);
+  expect(summaries.length).toBe(2);
+  expect(summaries.some((summary) => summary.includes("_outbox_events_live"))).toBe(true);
+});
+
+test("each service tells where its spans go", () => {
+  const starts = (process: Parameters<typeof linesOf>[0]) =>
+    told(linesOf(process), "tracing.startup")
+      .map((line) => String(line["otel_service_name"]))
+      .toSorted();
+  expect([starts(api), starts(worker)]).toEqual([[services.api], [services.chronicle, services.search]]);
+});
+
 test.each(queues)("polls of the %s projection that find nothing make no spans", async (_, service) => {
   const doing = (operation: string) => found({ ...since, service, operation, limit: "1000" });
   expect(await doing("outbox_worker.loop")).toEqual(await doing("projection.process_batch"));
