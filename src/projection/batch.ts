@@ -6,6 +6,7 @@ import { settle } from "../outbox/settle.ts";
 import type { BatchSignals } from "../telemetry/batch-signals.ts";
 import type { DatabaseReason, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";
+import { FailsForAll } from "./isolate.ts";
 import type { Pace } from "./pace.ts";
 import type { Decision, Prepared, Projection } from "./projection.ts";
 
@@ -145,7 +146,8 @@ export async function processBatch(
       return applied === null ? releaseAll(lease) : applied.decisions;
     } catch (error) {
       // A projection into our own database: not settled, the events would wait for the lease to run out.
-      if (failureReason(error) === "unknown_exception" && !isMisfit(error)) throw error;
+      const known = failureReason(error) !== "unknown_exception" || isMisfit(error) || error instanceof FailsForAll;
+      if (!known) throw error;
       signals.databaseFailed("send", failureReason(error), error);
       return putOff(lease, error, true);
     } finally {

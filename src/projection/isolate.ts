@@ -16,24 +16,63 @@ export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: numb
   return { outcome: { kind: "retry", reason, error, delayMs, counted: true, sent: true } };
 }
 
+/** So many that fail alone, and nothing that does not: then it is not the events. */
+const tooMany = 8;
+
+/** The database fails for whatever it is asked: a corrupt index, or a defect of ours. */
+export class FailsForAll extends Error {
+  constructor(cause: unknown) {
+    super("Postgres fails for every event", { cause });
+    this.name = "FailsForAll";
+  }
+}
+
 /**
  * Does with all events what the database must do for each, and where it cannot, with halves of them, until what it cannot do stands alone and all the others are done:
- * 2⌈log₂ n⌉ + 1 times for one such event. `work` answers in the order of its events. Throws where the database is away or busy, or does not have what every statement wants: that is nobody's fault.
+ * 2⌈log₂ n⌉ + 1 times for one such event. `work` answers in the order of its events. Throws where the database is away or busy, or does not have what every statement wants,
+ * and FailsForAll: that is no event's fault.
  */
 export async function isolating<T>(
   events: readonly ClaimedEvent[],
   work: (events: readonly ClaimedEvent[]) => Promise<readonly T[]>,
   blame: (event: ClaimedEvent, error: unknown) => T,
 ): Promise<readonly T[]> {
-  const [only] = events;
-  if (only === undefined) return [];
-  try {
-    return await work(events);
-  } catch (error) {
-    if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
-    if (events.length === 1) return [blame(only, error)];
-    const middle = Math.ceil(events.length / 2);
-    const left = await isolating(events.slice(0, middle), work, blame);
-    return [...left, ...(await isolating(events.slice(middle), work, blame))];
+  const answers = new Map<ClaimedEvent, T>();
+  const guilty = new Map<ClaimedEvent, unknown>();
+  const tryOut = async (part: readonly ClaimedEvent[]): Promise<{ readonly error: unknown } | null> => {
+    try {
+      for (const [i, answer] of (await work(part)).entries()) {
+        const event = part[i];
+        if (event !== undefined) answers.set(event, answer);
+      }
+      return null;
+    } catch (error) {
+      if (isUnavailable(error) || isContention(error) || isMisfit(error)) throw error;
+      return { error };
+    }
+  };
+  let parts: (readonly ClaimedEvent[])[] = events.length === 0 ? [] : [events];
+  while (parts.length > 0) {
+    // One of each, before all are taken apart down to the last.
+    if (parts.length >= tooMany && answers.size === 0) {
+      let failed: { readonly error: unknown } | null = null;
+      for (const part of parts.slice(0, tooMany)) {
+        failed = await tryOut(part.slice(0, 1));
+        if (failed === null) break;
+      }
+      if (failed !== null) throw new FailsForAll(failed.error);
+    }
+    const halves: (readonly ClaimedEvent[])[] = [];
+    for (const part of parts) {
+      const failed = await tryOut(part);
+      const [first] = part;
+      if (failed === null || first === undefined) continue;
+      const middle = Math.ceil(part.length / 2);
+      if (part.length === 1) guilty.set(first, failed.error);
+      else halves.push(part.slice(0, middle), part.slice(middle));
+    }
+    parts = halves;
   }
+  for (const [event, error] of guilty) answers.set(event, blame(event, error));
+  return events.flatMap((event) => answers.get(event) ?? []);
 }

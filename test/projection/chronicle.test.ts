@@ -121,6 +121,14 @@ test.each([
   },
 );
 
+test("where the database can take no event at all, none is to blame: all wait, and none fails for it", async () => {
+  await seed(Array.from({ length: 20 }, () => "poison"));
+  await runBatch(db, open({ maxAttempts: 1 }), recorded);
+  expect((await rows()).map(({ status, counted_attempts, error }) => [status, counted_attempts, error])).toEqual(
+    Array.from({ length: 20 }, () => ["pending", 0, "SQLSTATE P0001 (exec_stmt_raise)"]),
+  );
+});
+
 test("a table that is missing is no fault of an event: all wait, and none fails for it", async () => {
   await seed(["tag_created", "tag_created"]);
   const misfit = intercept(db, (statement) =>
