@@ -1,7 +1,9 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { pause } from "../pause.ts";
-import type { ClaimedEvent, Lease, Op, Queue, Subject } from "./event.ts";
+import { asText, fromText, type Taken, type TextRows } from "./claimed-rows.ts";
+import type { Lease, Queue } from "./event.ts";
+import { createFloor } from "./floor.ts";
 
 export type ClaimOptions = {
   /** The worker's name, written to the rows. */
@@ -15,109 +17,6 @@ export type ClaimOptions = {
 
 /** Takes up to `limit` due events under one fresh lease; null when nothing is due. */
 export type Claim = (limit: number) => Promise<Lease | null>;
-
-/**
- * Where the fresh lane starts to look. Ids are handed out at insert and seen at commit, so a slow transaction's rows appear below ids that were claimed long ago;
- * yet scanning from the start every time meets every dead row that some other transaction pins (measured: 2.5 times slower). So the floor is the first id of the
- * last claim while there is a backlog, an older one once it is drained, and nothing at all now and then. What such a reset finds below pulls the floor down with it:
- * a slow transaction may leave more rows than one claim takes.
- */
-type Floor = {
-  readonly next: (now: number) => bigint;
-  /** `now` is when the claim was sent, `tookMs` until it was answered. */
-  readonly claimed: (now: number, tookMs: number, firstFresh: bigint | undefined, full: boolean) => void;
-};
-
-/** Rows that commit within this time of their insert are never below the relaxed floor. */
-const relaxedMs = 2000;
-/** How long a row of a slower transaction waits. Longer where a look from the start takes long, because it meets all that a pinned xmin keeps: it gets a fiftieth of the time. */
-const resetMs = 3000;
-const resetShare = 50;
-
-function createFloor(): Floor {
-  let tight = 0n;
-  let relaxed = 0n;
-  let upcoming = 0n;
-  let turnedAt = Number.NEGATIVE_INFINITY;
-  let resetAt = Number.NEGATIVE_INFINITY;
-  let resetEveryMs = resetMs;
-  let backlog = false;
-  return {
-    next: (now) => {
-      if (now - resetAt >= resetEveryMs) {
-        resetAt = now;
-        return 0n;
-      }
-      return backlog ? tight : relaxed;
-    },
-    claimed: (now, tookMs, firstFresh, full) => {
-      backlog = full;
-      if (now === resetAt) resetEveryMs = Math.max(resetMs, resetShare * tookMs);
-      if (firstFresh !== undefined) {
-        tight = firstFresh;
-        if (firstFresh < relaxed) relaxed = firstFresh;
-        if (firstFresh < upcoming) upcoming = firstFresh;
-      }
-      if (now - turnedAt >= relaxedMs) {
-        relaxed = upcoming;
-        upcoming = tight;
-        turnedAt = now;
-      }
-    },
-  };
-}
-
-type Taken = ClaimedEvent & { readonly fresh: boolean };
-
-/** A claimed row, from the fields that `asText` puts together. */
-function toEvent(fields: readonly string[]): Taken {
-  const [
-    id = "",
-    entityType,
-    entityId = "",
-    op,
-    version = "",
-    attempts,
-    counted,
-    traceparent = "",
-    tracestate = "",
-    fresh,
-    age,
-  ] = fields;
-  return {
-    id: BigInt(id),
-    entityType: entityType as Subject,
-    entityId,
-    op: op as Op,
-    eventVersion: BigInt(version),
-    attempts: Number(attempts),
-    countedAttempts: Number(counted),
-    ageSeconds: Number(age),
-    traceparent: traceparent === "" ? null : traceparent,
-    tracestate: tracestate === "" ? null : tracestate,
-    fresh: fresh === "t",
-  };
-}
-
-const width = 11;
-type TextRows = { readonly rows: string | null; readonly count: number };
-const ends = (mark: string) => [`\u001f${mark}`, `\u001e${mark}`] as const;
-
-/** The rows of `leased` as one text: eleven columns of 500 rows cost the driver as much as Postgres needs to claim them. `mark` belongs to the ends of its fields and rows. */
-function asText(mark: string): SQL {
-  const [fieldEnd, rowEnd] = ends(mark);
-  return sql`string_agg(concat_ws(${fieldEnd}, id, entity_type, entity_id, op, event_version, attempts, counted_attempts, coalesce(traceparent, ''), coalesce(tracestate, ''),
-                                  fresh, date_part('epoch', clock_timestamp() - created_at)), ${rowEnd} order by id) as rows, count(*)::int as count`;
-}
-
-/** Null where a row that was inserted by hand holds the ends of fields or rows: then there are more of them than there should be. */
-function fromText([answer]: readonly TextRows[], mark: string): Taken[] | null {
-  const [fieldEnd, rowEnd] = ends(mark);
-  const rows = answer?.rows?.split(rowEnd).map((row) => row.split(fieldEnd)) ?? [];
-  return rows.length === (answer?.count ?? 0) && rows.every((fields) => fields.length === width)
-    ? rows.map(toEvent)
-    : null;
-}
 
 /**
  * The two lanes, as the places of their rows; "id + 0" are the words of their index (drizzle/0007). What is under lease is still in its lane, and passed over. The CTEs are
