@@ -8,7 +8,13 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { type BulkRequest, bulkSignals } from "./bulk-signals.ts";
-import { eventSignals, type SignalledEvent, type SignalledOutcome, type WorkerSinks } from "./event-signals.ts";
+import {
+  eventNames,
+  eventSignals,
+  type SignalledEvent,
+  type SignalledOutcome,
+  type WorkerSinks,
+} from "./event-signals.ts";
 import { sampledTraceId, traceKeys } from "./log.ts";
 import { contextBelow, parseHeaders } from "./propagation.ts";
 
@@ -159,18 +165,10 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           `Prepared ${documents} documents for ${events.length} outbox events`,
         );
       },
-      blamed: ({ id, entityType, entityId, op: of }, error) =>
+      blamed: (event, error) =>
         log.warn(
-          {
-            event: "outbox.event_blamed",
-            ...keys,
-            outbox_event_id: id.toString(),
-            entity_type: entityType,
-            entity_id: entityId,
-            op: of,
-            exc_info: error,
-          },
-          `Outbox ${of}: Postgres can do nothing with <${entityType}:${entityId}>`,
+          { event: "outbox.event_blamed", ...keys, ...eventNames(event, claimBatchId), exc_info: error },
+          `Outbox ${event.op}: Postgres can do nothing with <${event.entityType}:${event.entityId}>`,
         ),
       bulkSent: (request) => tellBulk(request, batchKeys, span),
       settled: (outcomes, settled, settleMs) => {

@@ -66,7 +66,16 @@ export const eventAttributes = (
   reason,
 });
 
-/** On every line of an event. */
+/** On every line of an event, whatever it tells. */
+export const eventNames = (event: Named, claimBatchId: string | null) => ({
+  outbox_event_id: event.id.toString(),
+  claim_batch_id: claimBatchId,
+  entity_type: event.entityType,
+  entity_id: event.entityId,
+  op: event.op,
+});
+
+/** On every line of what became of an event. */
 export const eventFields = (
   event: Named,
   claimBatchId: string | null,
@@ -74,11 +83,7 @@ export const eventFields = (
   result: string,
   reason: string,
 ) => ({
-  outbox_event_id: event.id.toString(),
-  claim_batch_id: claimBatchId,
-  entity_type: event.entityType,
-  entity_id: event.entityId,
-  op: event.op,
+  ...eventNames(event, claimBatchId),
   attempt,
   result,
   reason,
