@@ -1,7 +1,8 @@
 import { type ApiServer, createServer, type ServerParts } from "../http/server.ts";
 import { eventTypes } from "../library/event-types.ts";
 import type { WakeUps } from "../outbox/wake.ts";
-import { apiSignals, type Sinks } from "../telemetry/signals.ts";
+import { apiSignals } from "../telemetry/request-signals.ts";
+import type { Sinks } from "../telemetry/signals.ts";
 import type { Store } from "./store.ts";
 
 /** The API on its parts; it does not listen yet. */

@@ -1,6 +1,6 @@
 import { Elysia } from "elysia";
 import { type ProblemCode, problems } from "../errors.ts";
-import type { RequestSignals } from "../telemetry/signals.ts";
+import type { RequestSignals } from "../telemetry/request-signals.ts";
 import { blockRoutes } from "./blocks.ts";
 import { bookRoutes } from "./books.ts";
 import { bookshelfRoutes } from "./bookshelves.ts";

@@ -6,7 +6,7 @@ import { type ApiServer, createServer } from "../../src/http/server.ts";
 import { eventTypes } from "../../src/library/event-types.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
-import { apiSignals } from "../../src/telemetry/signals.ts";
+import { apiSignals } from "../../src/telemetry/request-signals.ts";
 import { openTracing, type Tracing } from "../../src/telemetry/tracing.ts";
 
 export type TestApi = {

@@ -4,7 +4,7 @@ import { eventTypes } from "../../src/library/event-types.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { canonicalHeaders, headersOf, parseHeaders } from "../../src/telemetry/propagation.ts";
-import { apiSignals } from "../../src/telemetry/signals.ts";
+import { apiSignals } from "../../src/telemetry/request-signals.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { spanMemory } from "../support/telemetry.ts";
 

@@ -38,6 +38,7 @@ async function namespacedKeys(): Promise<string[]> {
 test("the keys of spans and log lines change only together with the name of their schema", async () => {
   const tellers = [
     "signals",
+    "request-signals",
     "database-signals",
     "worker-signals",
     "batch-signals",
