@@ -1,6 +1,6 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
 import { type BulkItem, bulkBody, sendBulk } from "../../src/search/bulk.ts";
-import { drain, withIndex } from "./draining.ts";
+import { drain, warmUp, withIndex } from "./draining.ts";
 import { cpuSeconds, median } from "./machine.ts";
 import { report, startElasticsearch, startStore } from "./stack.ts";
 
@@ -21,7 +21,7 @@ const signal = new AbortController().signal;
 
 function itemsOf(n: number): BulkItem[] {
   return Array.from({ length: n }, (_, i) => {
-    const entity_id = crypto.randomUUID();
+    const entity_id = Bun.randomUUIDv7();
     const text = `Paragraph ${i}: ${`${Bun.hash(String(i)).toString(16).padStart(32, "0")} words that people write `.repeat(3)}`;
     const fields = {
       entity_type: "block",
@@ -39,33 +39,40 @@ function itemsOf(n: number): BulkItem[] {
   });
 }
 
-/** Documents per second of the loop that does nothing else. */
-async function bare(items: readonly BulkItem[], inFlight: number): Promise<{ rate: number; engineUs: number }> {
+async function send(index: string, items: readonly BulkItem[], inFlight: number): Promise<void> {
+  let next = 0;
+  const loop = async () => {
+    while (next < items.length) {
+      const part = items.slice(next, next + batch);
+      next += batch;
+      const results = await sendBulk(client, index, part, bulkBody(part), { timeoutMs: 60_000, signal });
+      if (results.some((r) => r.kind !== "answered" || r.status >= 300)) throw new Error("the bare loop failed");
+    }
+  };
+  await Promise.all(Array.from({ length: inFlight }, loop));
+}
+
+const first = itemsOf(warmUp);
+const items = itemsOf(count);
+
+/** Documents per second of the loop that does nothing else, into an index that holds as many others by then as that of a drain. */
+async function bare(inFlight: number): Promise<{ rate: number; engineUs: number }> {
   return await withIndex(client, async (index) => {
+    await send(index, first, inFlight);
     const engineBefore = cpuSeconds(engine.pid);
     const startedAt = performance.now();
-    let next = 0;
-    const loop = async () => {
-      while (next < items.length) {
-        const part = items.slice(next, next + batch);
-        next += batch;
-        const results = await sendBulk(client, index, part, bulkBody(part), { timeoutMs: 60_000, signal });
-        if (results.some((r) => r.kind !== "answered" || r.status >= 300)) throw new Error("the bare loop failed");
-      }
-    };
-    await Promise.all(Array.from({ length: inFlight }, loop));
+    await send(index, items, inFlight);
     const seconds = (performance.now() - startedAt) / 1000;
-    return { rate: items.length / seconds, engineUs: ((cpuSeconds(engine.pid) - engineBefore) / items.length) * 1e6 };
+    return { rate: count / seconds, engineUs: ((cpuSeconds(engine.pid) - engineBefore) / count) * 1e6 };
   });
 }
 
-await bare(itemsOf(100_000), 2);
-const items = itemsOf(count);
+await bare(2);
 const results = [];
 for (const inFlight of flights) {
   const runs = [];
   for (let round = 0; round < rounds; round += 1) {
-    const alone = await bare(items, inFlight);
+    const alone = await bare(inFlight);
     const { metrics: _, ...ours } = await drain({ ...parts, inFlight });
     runs.push({ bare: alone, drain: ours });
   }

@@ -129,12 +129,12 @@ export async function startEmbeddedEngine(): Promise<{ url: string; pid: number;
   };
 }
 
-/** Documents of about 400 bytes, their search_index rows and one pending event each, without the API. */
+/** Documents of about 400 bytes, their search_index rows and one pending event each, without the API, but with ids as it makes them (UUIDv7). */
 export async function fill(db: Db, count: number): Promise<void> {
   await db.execute(sql`
     with made as (
       insert into search_index (entity_type, entity_id, library_id, book_id, title, text, snippet, event_version)
-      select 'block', gen_random_uuid(), '00000000-0000-7000-8000-000000000001', '00000000-0000-7000-8000-000000000002', '',
+      select 'block', uuidv7(), '00000000-0000-7000-8000-000000000001', '00000000-0000-7000-8000-000000000002', '',
              'Paragraph ' || i || ': ' || repeat(md5(i::text) || ' words that people write ', 3), 'Paragraph ' || i, 1
         from generate_series(1, ${count}::int) i
       returning entity_id)
