@@ -3,7 +3,9 @@ import { context, type Tracer, trace } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { type ExportResult, ExportResultCode } from "@opentelemetry/core";
 import { OTLPTraceExporter as JsonExporter } from "@opentelemetry/exporter-trace-otlp-http";
-import { OTLPTraceExporter as ProtobufExporter } from "@opentelemetry/exporter-trace-otlp-proto";
+import { OTLPExporterBase } from "@opentelemetry/otlp-exporter-base";
+import { convertLegacyHttpOptions, createOtlpHttpExportDelegate } from "@opentelemetry/otlp-exporter-base/node-http";
+import { ProtobufTraceSerializer, TraceExporterMetricsHelper } from "@opentelemetry/otlp-transformer";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import {
   AlwaysOffSampler,
@@ -20,6 +22,7 @@ import {
 import type { Config } from "../config.ts";
 import { isReachable, parseExporterHeaders, tracesEndpoint, withoutCredentials } from "./collector-address.ts";
 import { obsSchema, type ServiceName, scopes, services } from "./keys.ts";
+import { openSpanSerializer } from "./span-serializer.ts";
 
 /** Why a span did not reach the collector. */
 export const dropReasons = ["queue_full", "export_failed", "shutdown"] as const;
@@ -129,6 +132,26 @@ function countingProcessor(
   };
 }
 
+function createExporter(config: Config, url: string): SpanExporter {
+  const options = {
+    url,
+    headers: parseExporterHeaders(config.OTEL_EXPORTER_OTLP_HEADERS),
+    timeoutMillis: exportTimeoutMs,
+    // A flush sends all that waits at once; what is over the exporter's own limit of 30 requests would be refused.
+    concurrencyLimit: Math.ceil(queueSize / exportSize),
+  };
+  if (config.OTEL_EXPORTER_OTLP_PROTOCOL === "http/json") return new JsonExporter(options);
+  return new OTLPExporterBase<ReadableSpan[]>(
+    createOtlpHttpExportDelegate(
+      convertLegacyHttpOptions(options, "TRACES", "v1/traces", { "Content-Type": "application/x-protobuf" }),
+      { ...ProtobufTraceSerializer, serializeRequest: openSpanSerializer() },
+      "otlp_http_span_exporter",
+      TraceExporterMetricsHelper,
+      undefined,
+    ),
+  );
+}
+
 /**
  * Starts tracing for one service. Opt-in (WORDLOOM_TRACING_ENABLED); OTEL_SDK_DISABLED wins. One process may hold several services, each with its own resource.
  * `dropped` hears of every span that does not reach the collector. `exporter` replaces the one of the configuration in tests.
@@ -159,20 +182,7 @@ export function openTracing(
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   const name = config.OTEL_SERVICE_NAME ?? services[service];
   const url = tracesEndpoint(config);
-  const options = {
-    timeoutMillis: exportTimeoutMs,
-    // A flush sends all that waits at once; what is over the exporter's own limit of 30 requests would be refused.
-    concurrencyLimit: Math.ceil(queueSize / exportSize),
-    headers: parseExporterHeaders(config.OTEL_EXPORTER_OTLP_HEADERS),
-    ...(url === undefined ? {} : { url }),
-  };
-  const target =
-    exporter ??
-    (url === undefined
-      ? undefined
-      : config.OTEL_EXPORTER_OTLP_PROTOCOL === "http/json"
-        ? new JsonExporter(options)
-        : new ProtobufExporter(options));
+  const target = exporter ?? (url === undefined ? undefined : createExporter(config, url));
   const processor = target && countingProcessor(target, dropped);
   const provider = new BasicTracerProvider({
     resource: resourceFromAttributes({
