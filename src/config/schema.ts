@@ -146,7 +146,7 @@ export const schema = Type.Object({
   OTEL_EXPORTER_OTLP_HEADERS: Type.Optional(formatted(trace, "Headers for the collector, as k=v,k=v.", "headers")),
   OTEL_EXPORTER_OTLP_PROTOCOL: choice(
     trace,
-    "Encoding over HTTP. JSON takes twice the bytes and three times the CPU.",
+    "Encoding over HTTP. JSON takes twice the bytes and more CPU.",
     ["http/protobuf", "http/json"],
     "http/protobuf",
   ),

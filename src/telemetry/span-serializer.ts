@@ -1,264 +1,163 @@
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Attributes, HrTime, Link, SpanContext } from "@opentelemetry/api";
 import type { ReadableSpan, TimedEvent } from "@opentelemetry/sdk-trace-base";
 
 type Scope = ReadableSpan["instrumentationScope"];
 
-/** How the value of a field is written: protobuf's wire types. */
-const wire = { varint: 0, fixed64: 1, bytes: 2, fixed32: 5 } as const;
-
 /** Above the low byte of a span's flags: that it is known whether the parent is remote, and that it is. */
 const hasIsRemote = 0x100;
 const isRemote = 0x200;
 
-/** A tag, a length and the longest value of fixed length, which is an id of 16 bytes. */
-const roomForField = 32;
-
 /** Whether a number is written as an integer (int64). */
 const isInt64 = (n: number) => Number.isInteger(n) && n >= -(2 ** 63) && n < 2 ** 63;
 
+const begin = (to: BinaryWriter, field: number) => to.tag(field, WireType.LengthDelimited).fork();
+const text = (to: BinaryWriter, field: number, value: string) => to.tag(field, WireType.LengthDelimited).string(value);
+const id = (to: BinaryWriter, field: number, hex: string) =>
+  to.tag(field, WireType.LengthDelimited).bytes(Uint8Array.fromHex(hex));
+const integer = (to: BinaryWriter, field: number, value: number) => to.tag(field, WireType.Varint).uint32(value);
+
+/** Nanoseconds since 1970 take 61 bits, a number holds 53: so the seconds are multiplied by 10⁹ = 1,953,125 · 2⁹ in two steps. Exact until the year 2116. */
+function time(to: BinaryWriter, field: number, [seconds, nanos]: HrTime): void {
+  const upper = seconds * 1_953_125;
+  const low = (upper % 2 ** 23) * 2 ** 9 + nanos;
+  to.tag(field, WireType.Bit64)
+    .fixed32(low % 2 ** 32)
+    .fixed32(Math.floor(upper / 2 ** 23) + Math.floor(low / 2 ** 32));
+}
+
+function flags(to: BinaryWriter, field: number, traceFlags: number, remote: boolean | undefined): void {
+  to.tag(field, WireType.Bit32).fixed32((traceFlags & 0xff) | hasIsRemote | (remote === true ? isRemote : 0));
+}
+
+function anyValue(to: BinaryWriter, field: number, value: unknown): void {
+  begin(to, field);
+  if (typeof value === "string") text(to, 1, value);
+  else if (typeof value === "boolean") to.tag(2, WireType.Varint).bool(value);
+  else if (typeof value === "number" && isInt64(value)) to.tag(3, WireType.Varint).int64(BigInt(value));
+  else if (typeof value === "number") to.tag(4, WireType.Bit64).double(value);
+  else if (Array.isArray(value)) {
+    begin(to, 5);
+    for (const item of value) anyValue(to, 1, item);
+    to.join();
+  }
+  to.join();
+}
+
+function attribute(to: BinaryWriter, field: number, key: string, value: unknown): void {
+  begin(to, field);
+  text(to, 1, key);
+  anyValue(to, 2, value);
+  to.join();
+}
+
+function attributes(to: BinaryWriter, field: number, all: Attributes | undefined): void {
+  for (const key in all) attribute(to, field, key, all[key]);
+}
+
+function identity(to: BinaryWriter, { traceId, spanId, traceState }: SpanContext): void {
+  id(to, 1, traceId);
+  id(to, 2, spanId);
+  const state = traceState?.serialize() ?? "";
+  if (state !== "") text(to, 3, state);
+}
+
+function event(to: BinaryWriter, told: TimedEvent): void {
+  begin(to, 11);
+  time(to, 1, told.time);
+  text(to, 2, told.name);
+  attributes(to, 3, told.attributes);
+  integer(to, 4, told.droppedAttributesCount ?? 0);
+  to.join();
+}
+
+function link(to: BinaryWriter, { context, attributes: about, droppedAttributesCount }: Link): void {
+  begin(to, 13);
+  identity(to, context);
+  attributes(to, 4, about);
+  integer(to, 5, droppedAttributesCount ?? 0);
+  flags(to, 6, context.traceFlags, context.isRemote);
+  to.join();
+}
+
 /**
  * Opens a serializer of spans: an OTLP ExportTraceServiceRequest in protobuf (opentelemetry-proto, trace.proto, whose field numbers these are), byte for byte what the SDK's own
- * makes of them. Ours because a drain pays for it with every event, and the SDK's takes five times as long (docs/adr/0015-own-span-serializer.md): an attribute that is as it was
- * at the same place of the span before is copied from there, and most are. `bytes` is what it has room for before it makes more.
+ * makes of them. Ours because a drain pays for it with every event, and the SDK's takes several times as long (docs/adr/0015-own-span-serializer.md): an attribute that is as it
+ * was at the same place of the span before is written as it was there, and most are.
  */
-export function openSpanSerializer(bytes = 256 * 1024): (spans: readonly ReadableSpan[]) => Uint8Array {
-  let buffer = Buffer.allocUnsafe(bytes);
-  let at = 0;
-  /** Of the attribute that was written last at each place of a span: where it lies now. */
-  const keys: string[] = [];
-  const values: unknown[] = [];
-  const starts: number[] = [];
-  const ends: number[] = [];
+export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8Array {
+  const to = new BinaryWriter();
+  const alone = new BinaryWriter();
+  /** The attribute that was written last at each place of a span. */
+  const last: { readonly key: string; readonly value: unknown; readonly bytes: Uint8Array }[] = [];
 
-  function reserve(more: number): void {
-    if (at + more <= buffer.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(2 * buffer.length, at + more));
-    buffer.copy(larger, 0, 0, at);
-    buffer = larger;
-  }
-
-  function byte(value: number): void {
-    buffer[at] = value;
-    at += 1;
-  }
-
-  /** A negative number takes ten bytes, as one of 64 bits without a sign. */
-  function varint(value: number): void {
-    if (value >= 0 && value <= 0xffffffff) {
-      let rest = value;
-      for (; rest > 0x7f; rest = Math.floor(rest / 0x80)) byte((rest & 0x7f) | 0x80);
-      byte(rest);
-    } else {
-      let rest = BigInt.asUintN(64, BigInt(value));
-      for (; rest > 0x7fn; rest >>= 7n) byte(Number(rest & 0x7fn) | 0x80);
-      byte(Number(rest));
-    }
-  }
-
-  /** Every field begins with one: room for the rest of it is made here, but for texts and messages. */
-  function tag(field: number, type: number): void {
-    reserve(roomForField);
-    varint((field << 3) | type);
-  }
-
-  /** Begins a message whose length will probably take `width` bytes; it is written before it at its end. Returns where the message begins. */
-  function open(field: number, width = 1): number {
-    tag(field, wire.bytes);
-    at += width;
-    return at;
-  }
-
-  /** Ends the message that begins at `start`. Returns whether it was moved, because its length takes more bytes than expected, or less. */
-  function close(start: number, width = 1): boolean {
-    const length = at - start;
-    const needed = length < 2 ** 7 ? 1 : length < 2 ** 14 ? 2 : length < 2 ** 21 ? 3 : 4;
-    reserve(needed);
-    if (needed !== width) buffer.copyWithin(start - width + needed, start, at);
-    at = start - width;
-    varint(length);
-    at += length;
-    return needed !== width;
-  }
-
-  function text(field: number, value: string): void {
-    const start = open(field);
-    reserve(3 * value.length);
-    at += buffer.write(value, at);
-    close(start);
-  }
-
-  /** An id: bytes, from their hex digits. */
-  function id(field: number, hex: string): void {
-    tag(field, wire.bytes);
-    byte(hex.length / 2);
-    at += buffer.write(hex, at, "hex");
-  }
-
-  function integer(field: number, value: number): void {
-    tag(field, wire.varint);
-    varint(value);
-  }
-
-  /** Nanoseconds since 1970 take 61 bits, a number holds 53: so the seconds are multiplied by 10⁹ = 1,953,125 · 2⁹ in two steps. Exact until the year 2116. */
-  function time(field: number, [seconds, nanos]: HrTime): void {
-    tag(field, wire.fixed64);
-    const upper = seconds * 1_953_125;
-    const low = (upper % 2 ** 23) * 2 ** 9 + nanos;
-    at = buffer.writeUInt32LE(low % 2 ** 32, at);
-    at = buffer.writeUInt32LE(Math.floor(upper / 2 ** 23) + Math.floor(low / 2 ** 32), at);
-  }
-
-  function flags(field: number, traceFlags: number, remote: boolean | undefined): void {
-    tag(field, wire.fixed32);
-    at = buffer.writeUInt32LE((traceFlags & 0xff) | hasIsRemote | (remote === true ? isRemote : 0), at);
-  }
-
-  function anyValue(field: number, value: unknown): void {
-    const start = open(field);
-    if (typeof value === "string") text(1, value);
-    else if (typeof value === "boolean") integer(2, value ? 1 : 0);
-    else if (typeof value === "number" && isInt64(value)) integer(3, value);
-    else if (typeof value === "number") {
-      tag(4, wire.fixed64);
-      at = buffer.writeDoubleLE(value, at);
-    } else if (Array.isArray(value)) {
-      const list = open(5);
-      for (const item of value) anyValue(1, item);
-      close(list);
-    }
-    close(start);
-  }
-
-  function attribute(field: number, key: string, value: unknown): void {
-    const start = open(field);
-    text(1, key);
-    anyValue(2, value);
-    close(start);
-  }
-
-  function attributes(field: number, all: Attributes | undefined): void {
-    for (const key in all) attribute(field, key, all[key]);
-  }
-
-  function copy(start: number, end: number): void {
-    if (start === end) return;
-    reserve(end - start);
-    buffer.copyWithin(at, start, end);
-    at += end - start;
-  }
-
-  /** As `attributes`, but what is there already is copied: in one piece what lies together. */
   function spanAttributes(field: number, all: Attributes): void {
     let place = 0;
-    let start = 0;
-    let end = 0;
     for (const key in all) {
       const value = all[key];
+      let written = last[place];
       // A list may be another by now.
-      if (keys[place] === key && values[place] === value && typeof value !== "object") {
-        if (starts[place] !== end) {
-          copy(start, end);
-          start = starts[place] ?? 0;
-        }
-        end = ends[place] ?? 0;
-      } else {
-        copy(start, end);
-        start = 0;
-        end = 0;
-        keys[place] = key;
-        values[place] = value;
-        starts[place] = at;
-        attribute(field, key, value);
-        ends[place] = at;
+      if (written?.key !== key || written.value !== value || typeof value === "object") {
+        attribute(alone, field, key, value);
+        written = { key, value, bytes: alone.finish() };
+        last[place] = written;
       }
+      to.raw(written.bytes);
       place += 1;
     }
-    copy(start, end);
-  }
-
-  /** To be called when what was written lies elsewhere, or is no more. */
-  function forgetAttributes(): void {
-    keys.length = 0;
-  }
-
-  function identity({ traceId, spanId, traceState }: SpanContext): void {
-    id(1, traceId);
-    id(2, spanId);
-    const state = traceState?.serialize() ?? "";
-    if (state !== "") text(3, state);
-  }
-
-  function event(told: TimedEvent): void {
-    const start = open(11);
-    time(1, told.time);
-    text(2, told.name);
-    attributes(3, told.attributes);
-    integer(4, told.droppedAttributesCount ?? 0);
-    close(start);
-  }
-
-  function link(to: Link): void {
-    const start = open(13);
-    identity(to.context);
-    attributes(4, to.attributes);
-    integer(5, to.droppedAttributesCount ?? 0);
-    flags(6, to.context.traceFlags, to.context.isRemote);
-    close(start);
   }
 
   function span(told: ReadableSpan): void {
     const context = told.spanContext();
-    const start = open(2, 2);
-    identity(context);
-    if (told.parentSpanContext) id(4, told.parentSpanContext.spanId);
-    text(5, told.name);
+    begin(to, 2);
+    identity(to, context);
+    if (told.parentSpanContext) id(to, 4, told.parentSpanContext.spanId);
+    text(to, 5, told.name);
     // 0 is "unspecified", which the API does not know.
-    integer(6, told.kind + 1);
-    time(7, told.startTime);
-    time(8, told.endTime);
+    integer(to, 6, told.kind + 1);
+    time(to, 7, told.startTime);
+    time(to, 8, told.endTime);
     spanAttributes(9, told.attributes);
-    integer(10, told.droppedAttributesCount);
-    for (const one of told.events) event(one);
-    integer(12, told.droppedEventsCount);
-    for (const one of told.links) link(one);
-    integer(14, told.droppedLinksCount);
-    const status = open(15);
-    if (told.status.message) text(2, told.status.message);
-    integer(3, told.status.code);
-    close(status);
-    flags(16, context.traceFlags, told.parentSpanContext?.isRemote);
-    if (close(start, 2)) forgetAttributes();
+    integer(to, 10, told.droppedAttributesCount);
+    for (const one of told.events) event(to, one);
+    integer(to, 12, told.droppedEventsCount);
+    for (const one of told.links) link(to, one);
+    integer(to, 14, told.droppedLinksCount);
+    begin(to, 15);
+    if (told.status.message) text(to, 2, told.status.message);
+    integer(to, 3, told.status.code);
+    to.join();
+    flags(to, 16, context.traceFlags, told.parentSpanContext?.isRemote);
+    to.join();
   }
 
   function scopeSpans({ name, version, schemaUrl }: Scope, spans: readonly ReadableSpan[]): void {
-    const start = open(2);
-    const scope = open(1);
-    text(1, name);
-    if (version) text(2, version);
-    close(scope);
+    begin(to, 2);
+    begin(to, 1);
+    text(to, 1, name);
+    if (version) text(to, 2, version);
+    to.join();
     for (const one of spans) span(one);
-    if (schemaUrl) text(3, schemaUrl);
-    close(start);
-    forgetAttributes();
+    if (schemaUrl) text(to, 3, schemaUrl);
+    to.join();
   }
 
   function resourceSpans(
     { attributes: about, schemaUrl }: ReadableSpan["resource"],
     spans: readonly ReadableSpan[],
   ): void {
-    const start = open(1);
-    const resource = open(1);
-    attributes(1, about);
-    integer(2, 0);
-    close(resource);
+    begin(to, 1);
+    begin(to, 1);
+    attributes(to, 1, about);
+    integer(to, 2, 0);
+    to.join();
     for (const [scope, ofScope] of Map.groupBy(spans, (one) => one.instrumentationScope)) scopeSpans(scope, ofScope);
-    if (schemaUrl) text(3, schemaUrl);
-    close(start);
+    if (schemaUrl) text(to, 3, schemaUrl);
+    to.join();
   }
 
   return (spans) => {
-    at = 0;
     for (const [resource, ofResource] of Map.groupBy(spans, (one) => one.resource)) resourceSpans(resource, ofResource);
-    return new Uint8Array(buffer.subarray(0, at));
+    return to.finish();
   };
 }

@@ -131,15 +131,11 @@ const span: fc.Arbitrary<ReadableSpan> = fc
 describe("a request for the collector", () => {
   test("is byte for byte what the SDK's serializer makes of any spans, one request after the other", () => {
     fc.assert(
-      fc.property(
-        fc.array(fc.array(span, { maxLength: 12 }), { minLength: 1, maxLength: 3 }),
-        fc.nat(1000),
-        (requests, bytes) => {
-          const serialize = openSpanSerializer(bytes);
-          for (const spans of requests)
-            expect(Buffer.from(serialize(spans))).toEqual(Buffer.from(reference(spans) ?? []));
-        },
-      ),
+      fc.property(fc.array(fc.array(span, { maxLength: 12 }), { minLength: 1, maxLength: 3 }), (requests) => {
+        const serialize = openSpanSerializer();
+        for (const spans of requests)
+          expect(Buffer.from(serialize(spans))).toEqual(Buffer.from(reference(spans) ?? []));
+      }),
       { numRuns: 500 },
     );
   });
@@ -152,13 +148,11 @@ describe("a request for the collector", () => {
   });
 
   test("has all its bytes wherever the room for them ends", () => {
-    const spans = withAttributes(
-      { same: "a".repeat(40), id: "1" },
-      { same: "a".repeat(40), id: "2" },
-      { text: "字".repeat(100_000) },
-    );
-    const all = Buffer.from(reference(spans) ?? []);
-    for (let bytes = 0; bytes < 600; bytes += 1) expect(Buffer.from(openSpanSerializer(bytes)(spans))).toEqual(all);
+    for (let bytes = 0; bytes < 600; bytes += 1) {
+      const same = "a".repeat(bytes);
+      const spans = withAttributes({ same, id: "1" }, { same, id: "2" }, { text: "字".repeat(2000) });
+      expect(Buffer.from(openSpanSerializer()(spans))).toEqual(Buffer.from(reference(spans) ?? []));
+    }
   });
 
   test("has a list as it is now, not as it was when the span before it was written", () => {
@@ -189,7 +183,7 @@ describe("a request for the collector", () => {
     expect(Buffer.from(openSpanSerializer()(spans))).toEqual(Buffer.from(reference(spans) ?? []));
   });
 
-  test("forgets where attributes lie when a span turns out so short or so long that it is moved", () => {
+  test("has attributes as they are beside a span that is shorter or longer than most", () => {
     const short = { ...plain, name: "", attributes: { a: "1" } };
     const long = { ...plain, attributes: { a: "1", text: "x".repeat(17_000), b: "2" } };
     for (const moved of [short, long]) {
