@@ -109,16 +109,18 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
         contextBelow(undefined),
       );
       const inLoop = trace.setSpan(context.active(), loop);
-      tracing.tracer
-        .startSpan(
-          "outbox.claim_batch",
-          {
-            startTime: startedAt,
-            attributes: { ...base, ...batchKeys, batch_size: limit, claim_mode: claimMode, claimed: events.length },
-          },
-          inLoop,
-        )
-        .end(claimedAt);
+      tracing.past(loop.spanContext(), {
+        name: "outbox.claim_batch",
+        startedAt,
+        endedAt: claimedAt,
+        attributes: () => ({
+          ...base,
+          ...batchKeys,
+          batch_size: limit,
+          claim_mode: claimMode,
+          claimed: events.length,
+        }),
+      });
       for (const { id, traceparent, tracestate } of events) {
         const producer = parseHeaders(traceparent, tracestate);
         if (producer) producers.set(id, producer);
@@ -142,7 +144,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
       );
     }
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
-    metrics.observe("outbox_claim_duration_seconds", at, tookMs / 1000, sampledTraceId(span));
+    metrics.observe("outbox_claim_duration_seconds", at, tookMs / 1000, sampledTraceId(span?.spanContext()));
     log[probe ? "debug" : "info"](
       { event: "outbox.claim_batch", ...keys, batch_size: limit, claimed: events.length, claim_mode: claimMode },
       `Claimed ${events.length} outbox events`,
@@ -153,13 +155,12 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
         const told = { mode: "es_bulk_prepare", bulk_ops: documents, result: documents === 0 ? "noop" : "prepared" };
         if (span)
           // Of the name of the batch's own, as operators search for it: by mode.
-          tracing.tracer
-            .startSpan(
-              "projection.process_batch",
-              { startTime: claimedAt, attributes: { ...base, ...batchKeys, ...about, ...told } },
-              trace.setSpan(context.active(), span),
-            )
-            .end();
+          tracing.past(span.spanContext(), {
+            name: "projection.process_batch",
+            startedAt: claimedAt,
+            endedAt: Date.now(),
+            attributes: () => ({ ...base, ...batchKeys, ...about, ...told }),
+          });
         log.debug(
           { event: "projection.process_batch", ...keys, ...about, ...told },
           `Prepared ${documents} documents for ${events.length} outbox events`,
@@ -170,7 +171,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           { event: "outbox.event_blamed", ...keys, ...eventNames(event, claimBatchId), exc_info: error },
           `Outbox ${event.op}: Postgres can do nothing with <${event.entityType}:${event.entityId}>`,
         ),
-      bulkSent: (request) => tellBulk(request, batchKeys, span),
+      bulkSent: (request) => tellBulk(request, batchKeys, span?.spanContext()),
       settled: (outcomes, settled, settleMs) => {
         const told = events.flatMap((event) => {
           const outcome = outcomes.get(event.id);
@@ -181,18 +182,20 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
         const mismatches = count("skipped");
         const waitedSeconds = (performance.now() - claimedTick) / 1000;
-        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span));
+        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span?.spanContext()));
         if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
         const tally = metrics.tally();
         const quiet = probe && !mayTell();
-        for (const { event, told: outcome } of told)
+        const links = span && [{ context: span.spanContext() }];
+        for (const { event, told: outcome } of told) {
           tellEvent(
             event,
             outcome,
-            { claimBatchId, claimedAt, span, producers, quiet },
+            { claimBatchId, claimedAt, links, producers, quiet },
             event.ageSeconds + waitedSeconds,
             tally,
           );
+        }
         tally.flush();
         // While the target is away events are still settled as superseded by newer ones, which wait: no success.
         if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))

@@ -1,4 +1,4 @@
-import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import { type Attributes, type SpanContext, SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import type { WorkerSinks } from "./event-signals.ts";
 import { sampledTraceId } from "./log.ts";
 
@@ -18,7 +18,7 @@ export function bulkSignals({
   tracing,
   at,
   base,
-}: WorkerSinks): (request: BulkRequest, batchKeys: Attributes, batch: Span | undefined) => void {
+}: WorkerSinks): (request: BulkRequest, batchKeys: Attributes, batch: SpanContext | undefined) => void {
   // The same object each time: what is counted is found by it.
   const itemLabelsOf = (op: "index" | "delete") => ({
     success: { ...at, op, result: "success" },
@@ -39,26 +39,23 @@ export function bulkSignals({
     }
     tally.flush();
     if (!batch) return;
-    const client = tracing.tracer.startSpan(
-      `bulk ${request.index}`,
-      {
-        kind: SpanKind.CLIENT,
-        startTime: request.startedAt,
-        attributes: {
-          ...base,
-          ...batchKeys,
-          "db.system.name": "elasticsearch",
-          "db.operation.name": "bulk",
-          "db.collection.name": request.index,
-          ...(request.items.length > 1 ? { "db.operation.batch.size": request.items.length } : {}),
-          "wordloom.bulk.failed_count": failedItems,
-          result: request.result,
-          ...(request.error === undefined ? {} : { "error.type": request.error }),
-        },
-      },
-      trace.setSpan(context.active(), batch),
-    );
-    if (request.result === "failed") client.setStatus({ code: SpanStatusCode.ERROR });
-    client.end(request.startedAt + request.durationMs);
+    tracing.past(batch, {
+      name: `bulk ${request.index}`,
+      kind: SpanKind.CLIENT,
+      startedAt: request.startedAt,
+      endedAt: request.startedAt + request.durationMs,
+      attributes: () => ({
+        ...base,
+        ...batchKeys,
+        "db.system.name": "elasticsearch",
+        "db.operation.name": "bulk",
+        "db.collection.name": request.index,
+        ...(request.items.length > 1 ? { "db.operation.batch.size": request.items.length } : {}),
+        "wordloom.bulk.failed_count": failedItems,
+        result: request.result,
+        ...(request.error === undefined ? {} : { "error.type": request.error }),
+      }),
+      ...(request.result === "failed" ? { status: { code: SpanStatusCode.ERROR } } : {}),
+    });
   };
 }

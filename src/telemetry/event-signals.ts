@@ -1,7 +1,7 @@
-import { type Attributes, type Span, type SpanContext, SpanKind, SpanStatusCode } from "@opentelemetry/api";
+import { type Attributes, type Link, type SpanContext, SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { sampledTraceId } from "./log.ts";
 import type { Tally } from "./metrics.ts";
-import { contextBelow, type TraceHeaders } from "./propagation.ts";
+import type { TraceHeaders } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
 
 /** The event as signals need it. */
@@ -35,36 +35,46 @@ export type SignalledOutcome = {
 /** Which event: what spans and lines are searched by, whatever they tell of it. */
 type Named = Pick<SignalledEvent, "id" | "entityType" | "entityId" | "op">;
 
-/** On every span of an event. The chronicle's are also searched by the names of drill H. */
-export const eventAttributes = (
-  { projection, esIndex }: WorkerIdentity,
+/**
+ * On every span of an event, `more` among them. The chronicle's are also searched by the names of drill H. What no two events share comes last: the serializer copies the rest
+ * from span to span.
+ */
+export function eventAttributes(
+  { identity, eventBase }: Pick<WorkerSinks, "identity" | "eventBase">,
   event: Named & Pick<SignalledEvent, "eventVersion">,
   claimBatchId: string,
   attempt: number,
   result: string,
   reason: string,
-): Attributes => ({
-  "wordloom.claim_batch_id": claimBatchId,
-  "wordloom.outbox_event_id": event.id.toString(),
-  "wordloom.outbox_event_version": event.eventVersion.toString(),
-  "wordloom.entity_type": event.entityType,
-  "wordloom.entity_id": event.entityId,
-  "wordloom.outbox_op": event.op,
-  "wordloom.outbox_attempts": attempt,
-  ...(esIndex === null ? {} : { "wordloom.es_index": esIndex }),
-  ...(projection === "chronicle"
-    ? {
-        "wordloom.outbox.id": event.id.toString(),
+  more: Attributes = {},
+): Attributes {
+  const id = event.id.toString();
+  const version = event.eventVersion.toString();
+  const attributes = {
+    ...eventBase,
+    "wordloom.claim_batch_id": claimBatchId,
+    "wordloom.outbox_event_version": version,
+    "wordloom.entity_type": event.entityType,
+    "wordloom.outbox_op": event.op,
+    "wordloom.outbox_attempts": attempt,
+    result,
+    reason,
+    ...more,
+    "wordloom.outbox_event_id": id,
+    "wordloom.entity_id": event.entityId,
+  };
+  return identity.projection === "search"
+    ? attributes
+    : {
+        ...attributes,
+        "wordloom.outbox.id": id,
         "wordloom.entity.type": event.entityType,
         "wordloom.entity.id": event.entityId,
         "wordloom.outbox.op": event.op,
-        "wordloom.outbox.event_version": event.eventVersion.toString(),
+        "wordloom.outbox.event_version": version,
         "wordloom.outbox.attempts": attempt,
-      }
-    : {}),
-  result,
-  reason,
-});
+      };
+}
 
 /** On every line of an event, whatever it tells. */
 export const eventNames = (event: Named, claimBatchId: string | null) => ({
@@ -105,6 +115,8 @@ export type WorkerSinks = Sinks & {
   readonly at: { readonly projection: string };
   /** On every span. */
   readonly base: Attributes;
+  /** On every span of an event. */
+  readonly eventBase: Attributes;
 };
 
 /** One event of a settled batch. */
@@ -114,8 +126,8 @@ export type TellEvent = (
   batch: {
     readonly claimBatchId: string;
     readonly claimedAt: number;
-    /** None with tracing off. */
-    readonly span: Span | undefined;
+    /** To the batch's span, one list for all of its events; none with tracing off. */
+    readonly links: Link[] | undefined;
     /** The spans that the events come from, by the event's id. */
     readonly producers: ReadonlyMap<bigint, SpanContext>;
     /** That an event is to be tried again is told at debug alone. */
@@ -127,14 +139,15 @@ export type TellEvent = (
 ) => void;
 
 /** Span (in the producer's trace, linked to its batch), counters and log line of each event. */
-export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, ops: readonly string[]): TellEvent {
+export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellEvent {
+  const { log, tracing, identity, at } = worker;
   // The same object each time: what is counted is found by it.
   const labels = new Map(ops.map((op) => [op, { ...at, op }]));
   const verb = (op: string) =>
     identity.projection === "chronicle" ? "recorded" : op === "delete" ? "deleted" : "indexed";
   const byOp = (op: string) => labels.get(op) ?? { ...at, op };
 
-  return (event, told, { claimBatchId, claimedAt, span: batchSpan, producers, quiet }, settleAge, tally) => {
+  return (event, told, { claimBatchId, claimedAt, links, producers, quiet }, settleAge, tally) => {
     const { op } = event;
     const { outcome } = told;
     // What was not sent has not failed, whatever it waits for; nor was it an attempt.
@@ -142,30 +155,32 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
     const failed = (outcome.kind === "retry" || outcome.kind === "fail") && !unsent;
     const attempt = unsent ? event.attempts - 1 : event.attempts;
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
-    const span =
-      batchSpan &&
-      tracing.tracer.startSpan(
-        "outbox.process",
-        { kind: SpanKind.CONSUMER, startTime: claimedAt, links: [{ context: batchSpan.spanContext() }] },
-        contextBelow(producers.get(event.id)),
-      );
-    const own = span?.spanContext();
-    if (span?.isRecording()) {
-      span.setAttributes(base);
-      span.setAttributes(eventAttributes(identity, event, claimBatchId, attempt, result, outcome.reason ?? "none"));
-      span.setAttribute("wordloom.outbox_age_seconds", settleAge);
-      if (told.errorType != null) span.setAttribute("error.type", told.errorType);
-      if (outcome.result !== undefined) span.setAttribute("wordloom.outbox_result", outcome.result);
+    const attributes = (): Attributes => {
+      const more: Attributes = { ...told.labs };
+      if (told.errorType != null) more["error.type"] = told.errorType;
+      if (outcome.result !== undefined) more["wordloom.outbox_result"] = outcome.result;
       if (told.noopReason !== undefined)
-        span.setAttributes({
+        Object.assign(more, {
           noop: true,
           "wordloom.idempotent_noop": true,
           "wordloom.idempotent_noop_reason": told.noopReason,
         });
-      if (outcome.result === "superseded") span.setAttributes({ deduped: true });
-      if (told.labs) span.setAttributes(told.labs);
-      if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" });
-    }
+      if (outcome.result === "superseded") Object.assign(more, { deduped: true });
+      const all = eventAttributes(worker, event, claimBatchId, attempt, result, outcome.reason ?? "none", more);
+      all["wordloom.outbox_age_seconds"] = settleAge;
+      return all;
+    };
+    const own =
+      links &&
+      tracing.past(producers.get(event.id), {
+        name: "outbox.process",
+        kind: SpanKind.CONSUMER,
+        startedAt: claimedAt,
+        endedAt: Date.now(),
+        links,
+        attributes,
+        ...(failed ? { status: { code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" } } : {}),
+      });
     const fields = () => ({
       event: "outbox.process",
       ...eventFields(event, claimBatchId, attempt, result, outcome.reason ?? "none"),
@@ -175,12 +190,12 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       span_id: own?.spanId,
     });
     // A trace leads to the line of each of its events.
-    const level = span ? "info" : "debug";
+    const level = own ? "info" : "debug";
     const doc = () => `${event.entityType}:${event.entityId}`;
     switch (outcome.kind) {
       case "done":
         tally.add("outbox_processed_total", byOp(op));
-        tally.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(span));
+        tally.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(own));
         if (told.noopReason !== undefined) {
           tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc()}> not found in ES (noop)`);
@@ -216,6 +231,5 @@ export function eventSignals({ log, tracing, identity, at, base }: WorkerSinks, 
       default:
         outcome.kind satisfies never;
     }
-    span?.end();
   };
 }

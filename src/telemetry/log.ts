@@ -1,4 +1,4 @@
-import { isSpanContextValid, type Span, trace } from "@opentelemetry/api";
+import { isSpanContextValid, type Span, type SpanContext, TraceFlags, trace } from "@opentelemetry/api";
 import pino from "pino";
 import pretty from "pino-pretty";
 import type { Config } from "../config.ts";
@@ -122,7 +122,6 @@ export function traceKeys(span: Span | undefined): { trace_id?: string; span_id?
 }
 
 /** The trace id for an exemplar: only of a trace that somebody can open. */
-export function sampledTraceId(span: Span | undefined): string | undefined {
-  const spanContext = span?.spanContext();
-  return spanContext && (spanContext.traceFlags & 1) === 1 ? spanContext.traceId : undefined;
+export function sampledTraceId(span: SpanContext | undefined): string | undefined {
+  return span && (span.traceFlags & TraceFlags.SAMPLED) !== 0 ? span.traceId : undefined;
 }

@@ -1,6 +1,6 @@
 import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
 import { eventAttributes, eventFields, type SignalledEvent, type WorkerSinks } from "./event-signals.ts";
-import { contextBelow, parseHeaders } from "./propagation.ts";
+import { parseHeaders } from "./propagation.ts";
 
 type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds"> & {
   readonly from: string | null;
@@ -14,7 +14,9 @@ type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds"> & {
 export type TellReclaimed = (events: readonly ReclaimedEvent[]) => void;
 
 /** Counters and a log line of each, in the trace of who wrote it; and a span of an event that has failed by it, which no batch will tell of. */
-export function reclaimSignals({ log, metrics, tracing, identity, at, base }: WorkerSinks): TellReclaimed {
+export function reclaimSignals(worker: WorkerSinks): TellReclaimed {
+  const { log, metrics, tracing, identity, at } = worker;
+
   function tell(event: ReclaimedEvent): void {
     const { op, claimBatchId, status } = event;
     const failed = status === "failed";
@@ -25,12 +27,15 @@ export function reclaimSignals({ log, metrics, tracing, identity, at, base }: Wo
       for (const name of ["outbox_failed_total", "outbox_terminal_failed_total"] as const)
         metrics.add(name, { ...at, op, reason });
     if (failed && tracing.enabled) {
-      const own = eventAttributes(identity, event, claimBatchId ?? "none", event.attempts, status, reason);
-      const attributes = { ...base, ...own };
-      tracing.tracer
-        .startSpan("outbox.process", { kind: SpanKind.CONSUMER, attributes }, contextBelow(producer))
-        .setStatus({ code: SpanStatusCode.ERROR, message: reason })
-        .end();
+      const now = Date.now();
+      tracing.past(producer, {
+        name: "outbox.process",
+        kind: SpanKind.CONSUMER,
+        startedAt: now,
+        endedAt: now,
+        attributes: () => eventAttributes(worker, event, claimBatchId ?? "none", event.attempts, status, reason),
+        status: { code: SpanStatusCode.ERROR, message: reason },
+      });
     }
     log[failed ? "error" : "warn"](
       {

@@ -148,7 +148,7 @@ export function apiSignals(
             }
             span.end();
           }
-          metrics.observe("http_request_duration_seconds", labels, seconds, sampledTraceId(span));
+          metrics.observe("http_request_duration_seconds", labels, seconds, sampledTraceId(span?.spanContext()));
           const line = {
             event: "http.response",
             correlation_id: correlationId,

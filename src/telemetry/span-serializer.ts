@@ -13,8 +13,14 @@ const isInt64 = (n: number) => Number.isInteger(n) && n >= -(2 ** 63) && n < 2 *
 
 const begin = (to: BinaryWriter, field: number) => to.tag(field, WireType.LengthDelimited).fork();
 const text = (to: BinaryWriter, field: number, value: string) => to.tag(field, WireType.LengthDelimited).string(value);
-const id = (to: BinaryWriter, field: number, hex: string) =>
-  to.tag(field, WireType.LengthDelimited).bytes(Uint8Array.fromHex(hex));
+/** Ids are read into these: a new array for each would cost more than writing it. */
+const traceId = new Uint8Array(16);
+const spanId = new Uint8Array(8);
+
+function id(to: BinaryWriter, field: number, into: Uint8Array, hex: string): void {
+  into.setFromHex(hex);
+  to.tag(field, WireType.LengthDelimited).bytes(into);
+}
 const integer = (to: BinaryWriter, field: number, value: number) => to.tag(field, WireType.Varint).uint32(value);
 
 /** Nanoseconds since 1970 take 61 bits, a number holds 53: so the seconds are multiplied by 10⁹ = 1,953,125 · 2⁹ in two steps. Exact until the year 2116. */
@@ -55,10 +61,10 @@ function attributes(to: BinaryWriter, field: number, all: Attributes | undefined
   for (const key in all) attribute(to, field, key, all[key]);
 }
 
-function identity(to: BinaryWriter, { traceId, spanId, traceState }: SpanContext): void {
-  id(to, 1, traceId);
-  id(to, 2, spanId);
-  const state = traceState?.serialize() ?? "";
+function identity(to: BinaryWriter, context: SpanContext): void {
+  id(to, 1, traceId, context.traceId);
+  id(to, 2, spanId, context.spanId);
+  const state = context.traceState?.serialize() ?? "";
   if (state !== "") text(to, 3, state);
 }
 
@@ -82,36 +88,59 @@ function link(to: BinaryWriter, { context, attributes: about, droppedAttributesC
 
 /**
  * Opens a serializer of spans: an OTLP ExportTraceServiceRequest in protobuf (opentelemetry-proto, trace.proto, whose field numbers these are), byte for byte what the SDK's own
- * makes of them. Ours because a drain pays for it with every event, and the SDK's takes several times as long (docs/adr/0015-own-span-serializer.md): an attribute that is as it
- * was at the same place of the span before is written as it was there, and most are.
+ * makes of them. Ours because a drain pays for it with every event, and the SDK's takes several times as long (docs/adr/0015-own-spans.md): what a span's attributes begin
+ * with as those of the span before did is copied, and that is most of them.
  */
 export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8Array {
   const to = new BinaryWriter();
   const alone = new BinaryWriter();
-  /** The attribute that was written last at each place of a span. */
-  const last: { readonly key: string; readonly value: unknown; readonly bytes: Uint8Array }[] = [];
+  /** The attributes of the span before, and so many of the first of them as bytes. */
+  const last: { readonly key: string; readonly value: unknown }[] = [];
+  let head = { length: 0, bytes: new Uint8Array() };
+
+  function headOf(field: number, length: number): Uint8Array {
+    if (head.length !== length) {
+      for (const { key, value } of last.slice(0, length)) attribute(alone, field, key, value);
+      head = { length, bytes: alone.finish() };
+    }
+    return head.bytes;
+  }
 
   function spanAttributes(field: number, all: Attributes): void {
     let place = 0;
+    let alike = true;
     for (const key in all) {
       const value = all[key];
-      let written = last[place];
+      const before = last[place];
       // A list may be another by now.
-      if (written?.key !== key || written.value !== value || typeof value === "object") {
-        attribute(alone, field, key, value);
-        written = { key, value, bytes: alone.finish() };
-        last[place] = written;
+      if (!alike || before?.key !== key || before.value !== value || typeof value === "object") {
+        if (alike) to.raw(headOf(field, place));
+        alike = false;
+        attribute(to, field, key, value);
+        last[place] = { key, value };
       }
-      to.raw(written.bytes);
       place += 1;
     }
+    if (alike) to.raw(headOf(field, place));
+  }
+
+  /** The links of the span before, and as bytes: those of a batch's events share one list. */
+  let linked: { links: readonly Link[]; bytes: Uint8Array } = { links: [], bytes: new Uint8Array() };
+
+  function spanLinks(links: readonly Link[]): void {
+    if (links.length === 0) return;
+    if (links !== linked.links) {
+      for (const one of links) link(alone, one);
+      linked = { links, bytes: alone.finish() };
+    }
+    to.raw(linked.bytes);
   }
 
   function span(told: ReadableSpan): void {
     const context = told.spanContext();
     begin(to, 2);
     identity(to, context);
-    if (told.parentSpanContext) id(to, 4, told.parentSpanContext.spanId);
+    if (told.parentSpanContext) id(to, 4, spanId, told.parentSpanContext.spanId);
     text(to, 5, told.name);
     // 0 is "unspecified", which the API does not know.
     integer(to, 6, told.kind + 1);
@@ -121,7 +150,7 @@ export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8A
     integer(to, 10, told.droppedAttributesCount);
     for (const one of told.events) event(to, one);
     integer(to, 12, told.droppedEventsCount);
-    for (const one of told.links) link(to, one);
+    spanLinks(told.links);
     integer(to, 14, told.droppedLinksCount);
     begin(to, 15);
     if (told.status.message) text(to, 2, told.status.message);

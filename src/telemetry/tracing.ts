@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { context, type Tracer, trace } from "@opentelemetry/api";
+import { context, INVALID_SPAN_CONTEXT, type Tracer, trace } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { type ExportResult, ExportResultCode } from "@opentelemetry/core";
 import { OTLPTraceExporter as JsonExporter } from "@opentelemetry/exporter-trace-otlp-http";
@@ -22,6 +22,7 @@ import {
 import type { Config } from "../config.ts";
 import { isReachable, parseExporterHeaders, tracesEndpoint, withoutCredentials } from "./collector-address.ts";
 import { obsSchema, type ServiceName, scopes, services } from "./keys.ts";
+import { pastSpans, type TellPastSpan } from "./past-spans.ts";
 import { openSpanSerializer } from "./span-serializer.ts";
 
 /** Why a span did not reach the collector. */
@@ -31,6 +32,7 @@ export type DropReason = (typeof dropReasons)[number];
 export type Tracing = {
   readonly enabled: boolean;
   readonly tracer: Tracer;
+  readonly past: TellPastSpan;
   /** What start-up tells about tracing (operator documents, tracing.startup). Asks once whether anybody listens where spans go, for a quarter of a second at most. */
   readonly startup: () => Promise<TracingStartup>;
   /** Sends what is left, for at most two seconds; what is left then is counted as dropped. Never throws. */
@@ -168,6 +170,7 @@ export function openTracing(
     return {
       enabled: false,
       tracer: trace.getTracer("wordloom-off"),
+      past: () => INVALID_SPAN_CONTEXT,
       startup: () =>
         Promise.resolve({
           enabled: false,
@@ -184,21 +187,24 @@ export function openTracing(
   const url = tracesEndpoint(config);
   const target = exporter ?? (url === undefined ? undefined : createExporter(config, url));
   const processor = target && countingProcessor(target, dropped);
+  const resource = resourceFromAttributes({
+    "service.name": name,
+    "service.version": version,
+    "service.instance.id": `${hostname()}:${process.pid}`,
+    "deployment.environment.name": config.WORDLOOM_ENV,
+    "wordloom.obs_schema": obsSchema,
+  });
+  const sampler = createSampler(config);
   const provider = new BasicTracerProvider({
-    resource: resourceFromAttributes({
-      "service.name": name,
-      "service.version": version,
-      "service.instance.id": `${hostname()}:${process.pid}`,
-      "deployment.environment.name": config.WORDLOOM_ENV,
-      "wordloom.obs_schema": obsSchema,
-    }),
-    sampler: createSampler(config),
+    resource,
+    sampler,
     spanLimits: { linkCountLimit: 128 },
     spanProcessors: processor ? [processor] : [],
   });
   return {
     enabled: true,
     tracer: provider.getTracer(scopes[service]),
+    past: pastSpans(sampler, resource, { name: scopes[service] }, processor),
     startup: async () => {
       const reachable = url === undefined ? null : await isReachable(url);
       const raw = config.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? config.OTEL_EXPORTER_OTLP_ENDPOINT;

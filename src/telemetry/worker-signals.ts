@@ -63,7 +63,9 @@ export function workerSignals(
     projection_version: identity.projectionVersion,
     ...identity.labs,
   };
-  const worker = { log, metrics, tracing, identity, at, base };
+  const { esIndex } = identity;
+  const eventBase = esIndex === null ? base : { ...base, "wordloom.es_index": esIndex };
+  const worker = { log, metrics, tracing, identity, at, base, eventBase };
   /** Whether it was told that the target is down, and not yet that it is back. */
   let toldOpen = false;
   const mayTell = sparingly();
