@@ -159,7 +159,7 @@ export async function processBatch(
     const startedAt = performance.now();
     const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
     const settled = await batch.run(() => settleWithin(db, projection.queue, lease, outcomes, signals, leave));
-    batch.settled(decisions, settled, performance.now() - startedAt);
+    await batch.settled(decisions, settled, performance.now() - startedAt);
     const delays = outcomes.flatMap(([, o]) =>
       o.kind === "retry" ? [o.delayMs] : o.kind === "release" ? [releasedMs] : [],
     );

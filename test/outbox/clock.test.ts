@@ -67,7 +67,7 @@ describe.each([
       { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" },
     );
     skewed();
-    batch.settled(new Map([[1n, { outcome: { kind: "done" } }]]), new Set([1n]), 1);
+    await batch.settled(new Map([[1n, { outcome: { kind: "done" } }]]), new Set([1n]), 1);
     const { body } = await sinks.metrics.render(null);
     const [, sum] = /^outbox_event_age_seconds_sum\{[^}]*\} (\S+)$/m.exec(body) ?? [];
     expect(Number(sum)).toBeGreaterThanOrEqual(2);

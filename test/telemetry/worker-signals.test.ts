@@ -66,7 +66,7 @@ const eventsOf = (traceparents: readonly string[]) =>
 const claimBatchId = "b1";
 const done: SignalledOutcome = { outcome: { kind: "done", result: "applied", sent: true } };
 
-function settle(
+async function settle(
   { signals }: ReturnType<typeof open>,
   outcomes: readonly SignalledOutcome[],
   lost: readonly number[] = [],
@@ -75,7 +75,7 @@ function settle(
   const events = eventsOf(traceparents);
   const told = new Map(events.flatMap(({ id }, i) => (outcomes[i] ? [[id, outcomes[i]] as const] : [])));
   const settled = new Set(events.flatMap(({ id }, i) => (lost.includes(i) ? [] : [id])));
-  signals
+  await signals
     .claimed({ claimBatchId, events }, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" })
     .settled(told, settled, 1);
 }
@@ -84,7 +84,7 @@ const said = (event: string) => lines.find((line) => line["event"] === event);
 test("a batch links to each producer once, however many of its events that one has written", async () => {
   const worker = open();
   const many = [...Array.from({ length: 200 }, () => traced(1)), traced(2)];
-  settle(
+  await settle(
     worker,
     many.map(() => done),
     [],
@@ -95,9 +95,28 @@ test("a batch links to each producer once, however many of its events that one h
   expect(batch?.attributes["wordloom.links_dropped"]).toBe(0);
 });
 
+test("a batch is told in parts, so that nobody waits for all of it", async () => {
+  const worker = open();
+  let turns = 0;
+  let over = false;
+  const others = () => {
+    turns += 1;
+    if (!over) setImmediate(others);
+  };
+  setImmediate(others);
+  await settle(
+    worker,
+    Array.from({ length: 500 }, () => done),
+  );
+  over = true;
+  expect(turns).toBeGreaterThanOrEqual(4);
+  expect(await worker.counted("outbox_processed_total")).toBe(500);
+  expect(await worker.spans("outbox.process")).toHaveLength(500);
+});
+
 test("of more than 128 producers the rest is counted", async () => {
   const worker = open();
-  settle(
+  await settle(
     worker,
     Array.from({ length: 130 }, () => done),
   );
@@ -107,7 +126,7 @@ test("of more than 128 producers the rest is counted", async () => {
 
 test("a batch that was lost to others as a whole has failed, and each of its events says why", async () => {
   const worker = open();
-  settle(worker, [done, done], [0, 1]);
+  await settle(worker, [done, done], [0, 1]);
   const failed = { result: "failed", reason: "owner_mismatch", owner_mismatch: 2, ok_count: 0 };
   expect(said("projection.process_batch")).toMatchObject({ level: "warn", ...failed });
   const [batch] = await worker.spans("projection.process_batch");
@@ -123,7 +142,7 @@ test("a batch that was lost to others as a whole has failed, and each of its eve
 
 test("a batch of which some was lost is partial", async () => {
   const worker = open();
-  settle(worker, [done, done], [1]);
+  await settle(worker, [done, done], [1]);
   const [batch] = await worker.spans("projection.process_batch");
   expect(batch?.attributes).toMatchObject({ result: "partial", reason: "owner_mismatch", ok_count: 1 });
 });
@@ -133,7 +152,7 @@ test("what was not sent is no failure and no attempt, whatever it waits for", as
   const retry = (sent: boolean): SignalledOutcome => ({
     outcome: { kind: "retry", reason: "es_5xx", error: "503", sent },
   });
-  settle(worker, [retry(true), retry(false)]);
+  await settle(worker, [retry(true), retry(false)]);
   const [sent, unsent] = await worker.spans("outbox.process");
   expect([sent?.status.code, unsent?.status.code]).toEqual([SpanStatusCode.ERROR, SpanStatusCode.UNSET]);
   expect([sent, unsent].map((span) => span?.attributes["wordloom.outbox_attempts"])).toEqual([2, 1]);
@@ -148,7 +167,7 @@ test("what the labs inject is said of the events that it hit, and of the batch a
     outcome: { kind: "retry", reason: "es_429", error: "injected", sent: true },
     labs: { "wordloom.labs.es_429.injected": true, "wordloom.labs.es_429.counter": counter },
   });
-  settle(worker, [done, hit(2), hit(4)]);
+  await settle(worker, [done, hit(2), hit(4)]);
   const labsOf = (attributes: Readonly<Record<string, unknown>>) =>
     Object.entries(attributes).filter(([key]) => key.startsWith("wordloom.labs."));
   const mode = ["wordloom.labs.es_429.mode", "every_n"];
@@ -165,7 +184,7 @@ test("what the labs inject is said of the events that it hit, and of the batch a
 
 test("the chronicle's spans have the names of both families", async () => {
   const worker = open({ projection: "chronicle", esIndex: null });
-  settle(worker, [done]);
+  await settle(worker, [done]);
   const [event] = await worker.spans("outbox.process");
   expect(event?.attributes).toMatchObject({
     "wordloom.outbox.event_version": "7",
@@ -222,7 +241,7 @@ test("an event of the chronicle that fails by a reclaim is found by the names of
 
 test("a claim tells how many events it would have taken, and how many it took; one of none is a line alone", async () => {
   const worker = open();
-  settle(worker, [done, done]);
+  await settle(worker, [done, done]);
   worker.signals.nothingClaimed(500, "atomic");
   const [span, ...others] = await worker.spans("outbox.claim_batch");
   expect([others, span?.attributes]).toMatchObject([[], { batch_size: 500, claimed: 2 }]);
@@ -235,7 +254,7 @@ test("a claim tells how many events it would have taken, and how many it took; o
 
 test("what changed nothing says so on its span: deduped by a newer version, or a noop", async () => {
   const worker = open();
-  settle(worker, [
+  await settle(worker, [
     done,
     { outcome: { kind: "done", result: "superseded", sent: true } },
     { outcome: { kind: "done", result: "noop", sent: true }, noopReason: "es_404" },
@@ -256,9 +275,9 @@ test("a target that stays down is told once, however often it is probed, and aga
   expect(warned.map((line) => line["state"])).toEqual(["open", "closed", "open"]);
 });
 
-test("every line has a message", () => {
+test("every line has a message", async () => {
   const worker = open();
-  settle(worker, [done, { outcome: { kind: "release" } }], []);
+  await settle(worker, [done, { outcome: { kind: "release" } }], []);
   const { signals } = worker;
   signals.breakerTurned("closed", null);
   signals.breakerWaiting("es_connect", 500);
