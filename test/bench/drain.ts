@@ -1,6 +1,6 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
 import { type BulkItem, bulkBody, sendBulk } from "../../src/search/bulk.ts";
-import { drain, warmUp, withIndex } from "./draining.ts";
+import { openDrain, openIndex, settleDown, warmUp } from "./draining.ts";
 import { cpuSeconds, median } from "./machine.ts";
 import { report, startElasticsearch, startStore } from "./stack.ts";
 
@@ -9,14 +9,14 @@ import { report, startElasticsearch, startStore } from "./stack.ts";
  * bare `_bulk` loop of the same documents, with the same client, batch size and requests in flight, alternating in the same minutes.
  */
 const count = Number(process.env["BENCH_EVENTS"] ?? 200_000);
-const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 5);
 const batch = Number(process.env["BENCH_BATCH"] ?? 500);
 const flights = (process.env["BENCH_INFLIGHT"] ?? "1,2,4").split(",").map(Number);
 
 const store = await startStore();
 const engine = await startElasticsearch(9281);
 const client = new Client({ node: engine.url, Connection: HttpConnection, maxRetries: 0, requestTimeout: 60_000 });
-const parts = { store, database: store.open(), engine, client, count, batch };
+const parts = { store, database: store.open(), engine, client, batch };
 const signal = new AbortController().signal;
 
 function itemsOf(n: number): BulkItem[] {
@@ -52,35 +52,41 @@ async function send(index: string, items: readonly BulkItem[], inFlight: number)
   await Promise.all(Array.from({ length: inFlight }, loop));
 }
 
-const first = itemsOf(warmUp);
-const items = itemsOf(count);
-
-/** Documents per second of the loop that does nothing else, into an index that holds as many others by then as that of a drain. */
-async function bare(inFlight: number): Promise<{ rate: number; engineUs: number }> {
-  return await withIndex(client, async (index) => {
-    await send(index, first, inFlight);
-    const engineBefore = cpuSeconds(engine.pid);
-    const startedAt = performance.now();
-    await send(index, items, inFlight);
-    const seconds = (performance.now() - startedAt) / 1000;
-    return { rate: count / seconds, engineUs: ((cpuSeconds(engine.pid) - engineBefore) / count) * 1e6 };
-  });
+/** The loop that does nothing else, into an index that holds as many others by then as that of the drain. Documents per second. */
+async function openBare(inFlight: number) {
+  const index = await openIndex(client);
+  await send(index.name, itemsOf(warmUp), inFlight);
+  return {
+    send: async (): Promise<{ rate: number; engineUs: number }> => {
+      const items = itemsOf(count);
+      await settleDown(client, parts.database);
+      const engineBefore = cpuSeconds(engine.pid);
+      const startedAt = performance.now();
+      await send(index.name, items, inFlight);
+      const seconds = (performance.now() - startedAt) / 1000;
+      return { rate: count / seconds, engineUs: ((cpuSeconds(engine.pid) - engineBefore) / count) * 1e6 };
+    },
+    close: index.close,
+  };
 }
 
-await bare(2);
 const results = [];
 for (const inFlight of flights) {
+  const bare = await openBare(inFlight);
+  const ours = await openDrain({ ...parts, inFlight });
   const runs = [];
   for (let round = 0; round < rounds; round += 1) {
-    const alone = await bare(inFlight);
-    const { metrics: _, ...ours } = await drain({ ...parts, inFlight });
-    runs.push({ bare: alone, drain: ours });
+    const alone = await bare.send();
+    const { metrics: _, ...drained } = await ours.drain(count);
+    runs.push({ bare: alone, drain: drained });
   }
+  await ours.close();
+  await bare.close();
   const drained = median(runs.map((r) => r.drain.rate));
   const loop = median(runs.map((r) => r.bare.rate));
   results.push({
     in_flight: inFlight,
-    ratio: drained / loop,
+    ratio: median(runs.map((r) => r.drain.rate / r.bare.rate)),
     drain_per_s: drained,
     bare_per_s: loop,
     cpu_ratio: median(runs.map((r) => r.drain.oursUs / r.drain.engineUs)),

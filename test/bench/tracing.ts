@@ -5,20 +5,20 @@ import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
-import { type Drained, drain } from "./draining.ts";
+import { type Drain, type Drained, openDrain } from "./draining.ts";
 import { median } from "./machine.ts";
 import { report, startElasticsearch, startStore } from "./stack.ts";
 
 /**
- * What tracing costs a drain: off, on with every event sampled and a collector that takes all, and on with a collector that is away, comes after ten seconds and goes again.
- * The modes take turns in the same minutes; of the spans of the last one every one has arrived or is counted as dropped.
+ * What tracing costs a drain: off, on with every event sampled and a collector that takes all, and on with a collector that is away, comes and goes again. Three workers that
+ * run all along take turns; of the spans of the last one every one has arrived or is counted as dropped.
  */
 const count = Number(process.env["BENCH_EVENTS"] ?? 100_000);
-const rounds = Number(process.env["BENCH_ROUNDS"] ?? 3);
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 12);
 const store = await startStore();
 const engine = await startElasticsearch(9284);
 const client = new Client({ node: engine.url, Connection: HttpConnection, maxRetries: 0, requestTimeout: 60_000 });
-const parts = { store, database: store.open(), engine, client, count, batch: 500, inFlight: 2 };
+const parts = { store, database: store.open(), engine, client, batch: 500, inFlight: 2 };
 
 const answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 const bodyEnd = "\r\n0\r\n\r\n";
@@ -61,40 +61,26 @@ const tracing = (port: number) => ({
   OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
 });
 
-async function on(): Promise<Drained> {
-  const collector = startCollector(0);
-  try {
-    return await drain({ ...parts, env: tracing(collector.port) });
-  } finally {
-    collector.close();
-  }
-}
-
-async function comesAndGoes(): Promise<Drained & { readonly requests: number }> {
-  const reserved = startCollector(0);
-  const { port } = reserved;
-  reserved.close();
+/** Drains with a collector that is away, there and away, for a third of the drain each, and counts the requests that it got. */
+async function comesAndGoes(away: Drain, port: number): Promise<Drained & { readonly requests: number }> {
   let collector: ReturnType<typeof startCollector> | undefined;
   let requests = 0;
+  const third = (count / 15_000 / 3) * 1000;
   const timers: ReturnType<typeof setTimeout>[] = [];
-  const drained = await drain({
-    ...parts,
-    env: tracing(port),
-    meanwhile: () => {
-      // A third of the drain each: away, there, away.
-      const third = (count / 15_000 / 3) * 1000;
-      timers.push(
-        setTimeout(() => {
-          collector = startCollector(port);
-        }, third),
-        setTimeout(() => {
-          requests = collector?.requests() ?? 0;
-          collector?.close();
-        }, 2 * third),
-      );
-    },
+  const drained = await away.drain(count, () => {
+    timers.push(
+      setTimeout(() => {
+        collector = startCollector(port);
+      }, third),
+      setTimeout(() => {
+        requests = collector?.requests() ?? 0;
+        collector?.close();
+        collector = undefined;
+      }, 2 * third),
+    );
   });
   for (const timer of timers) clearTimeout(timer);
+  collector?.close();
   return { ...drained, requests };
 }
 
@@ -137,10 +123,13 @@ function toldUs(): { readonly told: number; readonly counted: number } {
   const outcomes = new Map(events.map(({ id }) => [id, done]));
   const at = { projection: identity.projection };
   const labels = { ...at, op: "upsert" };
-  const told = cpuUs(1000, () =>
-    signals
-      .claimed({ claimBatchId: "b", events }, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" })
-      .settled(outcomes, ids, 1),
+  // With tracing off all is told in one turn.
+  const told = cpuUs(
+    1000,
+    () =>
+      void signals
+        .claimed({ claimBatchId: "b", events }, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" })
+        .settled(outcomes, ids, 1),
   );
   const counted = cpuUs(1000, () => {
     const tally = metrics.tally();
@@ -153,45 +142,61 @@ function toldUs(): { readonly told: number; readonly counted: number } {
   return { told: told / events.length, counted: counted / events.length };
 }
 
-await drain({ ...parts, env: {} });
-const turn = async () => ({
-  off: await drain(parts),
-  on: await on(),
-  away: await comesAndGoes(),
-  off_again: await drain(parts),
-});
-const runs: Awaited<ReturnType<typeof turn>>[] = [];
-for (let round = 0; round < rounds; round += 1) runs.push(await turn());
-const of = (pick: (run: (typeof runs)[number]) => number) => median(runs.map(pick));
+const collector = startCollector(0);
+const reserved = startCollector(0);
+const off = await openDrain(parts);
+const on = await openDrain({ ...parts, env: tracing(collector.port) });
+const away = await openDrain({ ...parts, env: tracing(reserved.port) });
+reserved.close();
+const modes = {
+  off: () => off.drain(count),
+  on: () => on.drain(count),
+  away: () => comesAndGoes(away, reserved.port),
+};
+type Mode = keyof typeof modes;
+/** Every order of the three comes once in six rounds: none of them always follows the same. */
+const orders: readonly (readonly Mode[])[] = [
+  ["off", "on", "away"],
+  ["away", "on", "off"],
+  ["on", "away", "off"],
+  ["off", "away", "on"],
+  ["away", "off", "on"],
+  ["on", "off", "away"],
+];
+const drained: Record<Mode, Drained[]> = { off: [], on: [], away: [] };
+for (let round = 0; round < rounds; round += 1)
+  for (const mode of orders[round % orders.length] ?? []) drained[mode].push(await modes[mode]());
+/** The median over the rounds of how two modes compare. */
+const compared = (one: Mode, other: Mode, compare: (a: Drained, b: Drained) => number) =>
+  median(drained[one].flatMap((a, i) => drained[other].slice(i, i + 1).map((b) => compare(a, b))));
+const ratio = (one: Mode, other: Mode) => compared(one, other, (a, b) => a.rate / b.rate);
 const { told, counted } = toldUs();
-const perEventUs = of((r) => r.off.engineUs + r.off.oursUs);
-const offRate = (r: (typeof runs)[number]) => (r.off.rate + r.off_again.rate) / 2;
+const perEventUs = median(drained.off.map((r) => r.engineUs + r.oursUs));
 await report("tracing", {
   events: count,
   rounds,
-  off_per_s: of(offRate),
-  on_to_off: of((r) => r.on.rate / offRate(r)),
-  away_to_off: of((r) => r.away.rate / offRate(r)),
-  away_to_on: of((r) => r.away.rate / r.on.rate),
+  off_per_s: median(drained.off.map((r) => r.rate)),
+  on_to_off: ratio("on", "off"),
+  away_to_off: ratio("away", "off"),
+  away_to_on: ratio("away", "on"),
   off_us_per_event: perEventUs,
-  on_us_more: of((r) => r.on.oursUs - (r.off.oursUs + r.off_again.oursUs) / 2),
+  on_us_more: compared("on", "off", (a, b) => a.oursUs - b.oursUs),
   told_us: told,
   counted_us: counted,
   told_beside_counts_to_off: (told - counted) / perEventUs,
-  /** What two runs of the same differ by: no ratio above is more exact than this. */
-  off_to_off: of((r) => r.off_again.rate / r.off.rate),
-  runs: runs.map((run) =>
-    Object.fromEntries(
-      Object.entries(run).map(([name, { metrics, ...figures }]) => [
-        name,
-        {
-          ...figures,
-          dropped: { queue_full: dropped(metrics, "queue_full"), export_failed: dropped(metrics, "export_failed") },
-        },
-      ]),
-    ),
+  runs: Object.fromEntries(
+    Object.entries(drained).map(([mode, runs]) => [
+      mode,
+      runs.map(({ metrics, ...figures }) => ({
+        ...figures,
+        /** Since the worker's start. */
+        dropped: { queue_full: dropped(metrics, "queue_full"), export_failed: dropped(metrics, "export_failed") },
+      })),
+    ]),
   ),
 });
+for (const opened of [off, on, away]) await opened.close();
+collector.close();
 await parts.database.close();
 await engine.close();
 await store.close();
