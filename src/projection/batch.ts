@@ -159,7 +159,10 @@ export async function processBatch(
     const startedAt = performance.now();
     const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
     const settled = await batch.run(() => settleWithin(db, projection.queue, lease, outcomes, signals, leave));
-    await batch.settled(decisions, settled, performance.now() - startedAt);
+    const settleMs = performance.now() - startedAt;
+    // Telling takes its time, and what is settled has no lease any more: to renew it would look like losing it.
+    kept.stop();
+    await batch.settled(decisions, settled, settleMs);
     const delays = outcomes.flatMap(([, o]) =>
       o.kind === "retry" ? [o.delayMs] : o.kind === "release" ? [releasedMs] : [],
     );

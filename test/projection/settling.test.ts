@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
+import { setInterval } from "node:timers/promises";
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
+import type { WorkerSignals } from "../../src/telemetry/worker-signals.ts";
 import { batchResult, openSearch, readRows, runBatch, seed, upserts } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";
 import { itemError } from "../support/scripted-engine.ts";
@@ -74,4 +76,37 @@ test("a batch that cannot be settled is told as lost, and its rows stay under le
   expect(recorded.told('"projection.process_batch"')).toEqual([]);
   expect(recorded.counted()["outbox_db_errors_total{step=settle,reason=unknown_exception}"]).toBe(1);
   expect((await readRows(db)).map((r) => r.status)).toEqual(["processing", "processing"]);
+});
+
+test("a lease that ended with its settle is not renewed, however long the telling takes", async () => {
+  await seed(db, upserts(2));
+  const leaseMs = 600;
+  let telling = false;
+  const meanwhile: SQL[] = [];
+  const watched = intercept(db, (statement) => {
+    if (telling) meanwhile.push(statement);
+    return db.execute(statement);
+  });
+  const { signals } = recorded;
+  const slowly: WorkerSignals = {
+    ...signals,
+    claimed: (...claimed) => {
+      const batch = signals.claimed(...claimed);
+      return {
+        ...batch,
+        settled: async (...told) => {
+          telling = true;
+          // An interval as long as that of the renewal, which began earlier: by the second tick that one has had its own.
+          const ticks = setInterval(leaseMs / 3)[Symbol.asyncIterator]();
+          await ticks.next();
+          await ticks.next();
+          await ticks.return?.();
+          await batch.settled(...told);
+        },
+      };
+    },
+  };
+  await runBatch(watched, openSearch(db, client), { signals: slowly }, { leaseMs });
+  expect(batchResult(recorded)).toBe("ok");
+  expect(meanwhile).toEqual([]);
 });

@@ -174,16 +174,16 @@ export function openSearch(
 export async function runBatch(
   db: Db,
   projection: Projection | ((lease: Lease) => Promise<Projection>),
-  { signals }: Recorded,
-  limit = 10_000,
+  { signals }: Pick<Recorded, "signals">,
+  { limit = 10_000, leaseMs = 60_000 }: { readonly limit?: number; readonly leaseMs?: number } = {},
 ): Promise<Lease | null> {
   const queue = typeof projection === "function" ? queues.search : projection.queue;
-  const claim = openClaim(db, queue, { owner: "w1", leaseMs: 60_000 });
+  const claim = openClaim(db, queue, { owner: "w1", leaseMs });
   const lease = await claim(limit);
   if (lease === null) return null;
   const batch = signals.claimed(lease, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" });
   const turn = () => Promise.resolve({ granted: true, done: () => undefined });
-  const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
+  const options = { leaseMs, maxProcessingMs: 300_000 };
   const pace = createPace(2, signals, () => undefined);
   const chosen = typeof projection === "function" ? await projection(lease) : projection;
   await processBatch(db, chosen, lease, turn, pace, options, batch, signals, new AbortController().signal);
