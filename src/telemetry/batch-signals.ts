@@ -1,13 +1,6 @@
 import { setImmediate } from "node:timers/promises";
-import {
-  type Attributes,
-  type AttributeValue,
-  context,
-  type Span,
-  type SpanContext,
-  SpanStatusCode,
-  trace,
-} from "@opentelemetry/api";
+import { context, type Span, type SpanContext, SpanStatusCode, trace } from "@opentelemetry/api";
+import { batchResult, notSettled, shared } from "./batch-result.ts";
 import { type BulkRequest, bulkSignals } from "./bulk-signals.ts";
 import {
   eventNames,
@@ -59,31 +52,8 @@ const maxLinks = 128;
 /** So many spans of events take a millisecond: for those of a whole batch in one turn, what others of the process wait for would wait five. */
 const toldAtOnce = 100;
 
-function shared(values: readonly string[], mixed = "mixed"): string {
-  const [first = "none", ...rest] = new Set(values);
-  return rest.length === 0 ? first : mixed;
-}
-
 /** Of what has become somebody else's meanwhile. */
 const mismatch: SignalledOutcome = { outcome: { kind: "skipped", reason: "owner_mismatch" } };
-
-/** The batch's result, from those of its events: one decision, made once. */
-function batchResult(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
-  // Released is not done either: it will be tried again. What was skipped is not ours to call done.
-  const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
-  if (bad.length === 0) return "ok";
-  if (bad.length < outcomes.length) return "partial";
-  const kinds = new Set(bad.map(({ outcome }) => outcome.kind));
-  return kinds.has("fail") || (kinds.has("skipped") && kinds.size === 1) ? "failed" : "retry";
-}
-
-/** What the labs say of the batch: all that no two of its events say differently. */
-function labsOf(outcomes: readonly SignalledOutcome[]): Attributes {
-  const said = new Map<string, Set<AttributeValue | undefined>>();
-  for (const { labs } of outcomes)
-    for (const [key, value] of Object.entries(labs ?? {})) said.set(key, (said.get(key) ?? new Set()).add(value));
-  return Object.fromEntries([...said].flatMap(([key, values]) => (values.size === 1 ? [[key, [...values][0]]] : [])));
-}
 
 /** Spans, counters and log lines of each batch, and of its events. `mayTell` is asked before the line of a probe in vain. */
 export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell: () => boolean): TellClaim {
@@ -146,8 +116,9 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
         inLoop,
       );
     }
+    const own = span?.spanContext();
     const keys = { claim_batch_id: claimBatchId, batch_size: events.length, ...traceKeys(span) };
-    metrics.observe("outbox_claim_duration_seconds", at, tookMs / 1000, sampledTraceId(span?.spanContext()));
+    metrics.observe("outbox_claim_duration_seconds", at, tookMs / 1000, sampledTraceId(own));
     log[probe ? "debug" : "info"](
       { event: "outbox.claim_batch", ...keys, batch_size: limit, claimed: events.length, claim_mode: claimMode },
       `Claimed ${events.length} outbox events`,
@@ -156,9 +127,9 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
       run: (work) => (span ? context.with(trace.setSpan(context.active(), span), work) : work()),
       prepared: (documents) => {
         const told = { mode: "es_bulk_prepare", bulk_ops: documents, result: documents === 0 ? "noop" : "prepared" };
-        if (span)
+        if (own)
           // Of the name of the batch's own, as operators search for it: by mode.
-          tracing.past(span.spanContext(), {
+          tracing.past(own, {
             name: "projection.process_batch",
             startedAt: claimedAt,
             endedAt: Date.now(),
@@ -174,22 +145,20 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           { event: "outbox.event_blamed", ...keys, ...eventNames(event, claimBatchId), exc_info: error },
           `Outbox ${event.op}: Postgres can do nothing with <${event.entityType}:${event.entityId}>`,
         ),
-      bulkSent: (request) => tellBulk(request, batchKeys, span?.spanContext()),
+      bulkSent: (request) => tellBulk(request, batchKeys, own),
       settled: async (outcomes, settled, settleMs) => {
         const told = events.flatMap((event) => {
           const outcome = outcomes.get(event.id);
           return outcome === undefined ? [] : [{ event, told: settled.has(event.id) ? outcome : mismatch }];
         });
-        const settledOutcomes = told.map((one) => one.told);
-        const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
-          settledOutcomes.filter(({ outcome }) => outcome.kind === kind).length;
-        const mismatches = count("skipped");
+        const outcomesTold = told.map((one) => one.told);
+        const { said, labs } = batchResult(outcomesTold);
         const waitedSeconds = (performance.now() - claimedTick) / 1000;
-        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(span?.spanContext()));
-        if (mismatches > 0) metrics.add("outbox_owner_mismatch_skips_total", at, mismatches);
+        metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(own));
+        if (said.owner_mismatch > 0) metrics.add("outbox_owner_mismatch_skips_total", at, said.owner_mismatch);
         const tally = metrics.tally();
         const quiet = probe && !mayTell();
-        const links = span && [{ context: span.spanContext() }];
+        const links = own && [{ context: own }];
         for (const [i, { event, told: outcome }] of told.entries()) {
           if (span && i > 0 && i % toldAtOnce === 0) await setImmediate();
           tellEvent(
@@ -202,46 +171,19 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
         }
         tally.flush();
         // While the target is away events are still settled as superseded by newer ones, which wait: no success.
-        if (settledOutcomes.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
+        if (outcomesTold.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
           metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
-        const result = batchResult(settledOutcomes);
-        const reason = shared(
-          settledOutcomes.flatMap(({ outcome }) => (outcome.kind === "done" ? [] : [outcome.reason ?? outcome.kind])),
-        );
-        const done = count("done");
-        const retries = count("retry");
-        const failed = count("fail");
-        const counts = {
-          ok_count: done,
-          retry_count: retries,
-          failed_count: failed,
-          success_count: done,
-          failure_count: retries + failed,
-        };
         if (span) {
-          span.setAttributes({
-            result,
-            reason,
-            ...counts,
-            owner_mismatch: mismatches,
-            ...labsOf(settledOutcomes),
-          });
-          if (result === "failed") span.setStatus({ code: SpanStatusCode.ERROR, message: reason });
+          span.setAttributes({ ...said, ...labs });
+          if (said.result === "failed") span.setStatus({ code: SpanStatusCode.ERROR, message: said.reason });
           span.end();
           loop?.end();
         }
-        const line = {
-          event: "projection.process_batch",
-          ...keys,
-          ...about,
-          mode,
-          result,
-          reason,
-          ...counts,
-          owner_mismatch: mismatches,
-        };
-        const message = `Processed ${events.length} outbox events: ${result}`;
-        log[result === "ok" ? "info" : probe && result === "retry" ? "debug" : "warn"](line, message);
+        const level = said.result === "ok" ? "info" : probe && said.result === "retry" ? "debug" : "warn";
+        log[level](
+          { event: "projection.process_batch", ...keys, ...about, mode, ...said },
+          `Processed ${events.length} outbox events: ${said.result}`,
+        );
       },
       lost: (error) => {
         log.error(
@@ -249,8 +191,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           "the batch could not be settled; its lease will run out and it will be sent again",
         );
         if (!span) return;
-        const none = { ok_count: 0, retry_count: 0, failed_count: 0, success_count: 0, failure_count: 0 };
-        span.setAttributes({ result: "failed", reason: "unknown", ...none });
+        span.setAttributes(notSettled);
         span.setStatus({ code: SpanStatusCode.ERROR, message: "not settled" });
         span.end();
         loop?.end();
