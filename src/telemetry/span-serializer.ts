@@ -4,6 +4,9 @@ import type { ReadableSpan, TimedEvent } from "@opentelemetry/sdk-trace-base";
 
 type Scope = ReadableSpan["instrumentationScope"];
 
+/** Of a span. */
+const attributesField = 9;
+
 /** Above the low byte of a span's flags: that it is known whether the parent is remote, and that it is. */
 const hasIsRemote = 0x100;
 const isRemote = 0x200;
@@ -11,17 +14,18 @@ const isRemote = 0x200;
 /** Whether a number is written as an integer (int64). */
 const isInt64 = (n: number) => Number.isInteger(n) && n >= -(2 ** 63) && n < 2 ** 63;
 
-const begin = (to: BinaryWriter, field: number) => to.tag(field, WireType.LengthDelimited).fork();
-const text = (to: BinaryWriter, field: number, value: string) => to.tag(field, WireType.LengthDelimited).string(value);
 /** Ids are read into these: a new array for each would cost more than writing it. */
 const traceId = new Uint8Array(16);
 const spanId = new Uint8Array(8);
+
+const begin = (to: BinaryWriter, field: number) => to.tag(field, WireType.LengthDelimited).fork();
+const text = (to: BinaryWriter, field: number, value: string) => to.tag(field, WireType.LengthDelimited).string(value);
+const integer = (to: BinaryWriter, field: number, value: number) => to.tag(field, WireType.Varint).uint32(value);
 
 function id(to: BinaryWriter, field: number, into: Uint8Array, hex: string): void {
   into.setFromHex(hex);
   to.tag(field, WireType.LengthDelimited).bytes(into);
 }
-const integer = (to: BinaryWriter, field: number, value: number) => to.tag(field, WireType.Varint).uint32(value);
 
 /** Nanoseconds since 1970 take 61 bits, a number holds 53: so the seconds are multiplied by 10⁹ = 1,953,125 · 2⁹ in two steps. Exact until the year 2116. */
 function time(to: BinaryWriter, field: number, [seconds, nanos]: HrTime): void {
@@ -98,15 +102,15 @@ export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8A
   const last: { readonly key: string; readonly value: unknown }[] = [];
   let head = { length: 0, bytes: new Uint8Array() };
 
-  function headOf(field: number, length: number): Uint8Array {
+  function headOf(length: number): Uint8Array {
     if (head.length !== length) {
-      for (const { key, value } of last.slice(0, length)) attribute(alone, field, key, value);
+      for (const { key, value } of last.slice(0, length)) attribute(alone, attributesField, key, value);
       head = { length, bytes: alone.finish() };
     }
     return head.bytes;
   }
 
-  function spanAttributes(field: number, all: Attributes): void {
+  function spanAttributes(all: Attributes): void {
     let place = 0;
     let alike = true;
     for (const key in all) {
@@ -114,14 +118,14 @@ export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8A
       const before = last[place];
       // A list may be another by now.
       if (!alike || before?.key !== key || before.value !== value || typeof value === "object") {
-        if (alike) to.raw(headOf(field, place));
+        if (alike) to.raw(headOf(place));
         alike = false;
-        attribute(to, field, key, value);
+        attribute(to, attributesField, key, value);
         last[place] = { key, value };
       }
       place += 1;
     }
-    if (alike) to.raw(headOf(field, place));
+    if (alike) to.raw(headOf(place));
   }
 
   /** The links of the span before, and as bytes: those of a batch's events share one list. */
@@ -146,7 +150,7 @@ export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8A
     integer(to, 6, told.kind + 1);
     time(to, 7, told.startTime);
     time(to, 8, told.endTime);
-    spanAttributes(9, told.attributes);
+    spanAttributes(told.attributes);
     integer(to, 10, told.droppedAttributesCount);
     for (const one of told.events) event(to, one);
     integer(to, 12, told.droppedEventsCount);
