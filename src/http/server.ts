@@ -138,6 +138,8 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
         fetch: answer,
         // The routes count for themselves: Bun would answer 413 without a problem in it.
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+        // The longest that Bun knows. Its 10 s would cut off whoever waits for several statements or a lock, while what was asked for is done all the same.
+        idleTimeout: 255,
         development: false,
         // Because of `development: false` Bun would share a port that is taken, and say nothing.
         reusePort: false,

@@ -6,7 +6,7 @@ import { rejection } from "../support/library.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { until } from "../support/until.ts";
 
-const { db, close } = (await testDatabase()).open({ max: 5 });
+const { db, close } = (await testDatabase()).open({ max: 5, statementTimeoutMs: 30_000 });
 afterAll(close);
 
 const started: TestApi[] = [];
@@ -32,21 +32,21 @@ function raw(port: number, bytes: string, enough: (answer: string) => boolean): 
   });
 }
 
-/** Holds every insert of a tag until it is released. */
-async function holdTags() {
+/** Holds every insert of a tag until it is released; "access exclusive" holds whoever reads tags, too. */
+async function holdTags(mode: "exclusive" | "access exclusive" = "exclusive") {
   const held = Promise.withResolvers<void>();
   const release = Promise.withResolvers<void>();
   const holding = db.transaction(async (tx) => {
-    await tx.execute(sql`lock table tags in exclusive mode`);
+    await tx.execute(sql.raw(`lock table tags in ${mode} mode`));
     held.resolve();
     await release.promise;
   });
   await held.promise;
   return {
-    /** Resolves once a write waits for the lock. */
+    /** Resolves once a statement waits for the lock. */
     waiting: () => {
       const waits = () => db.execute(sql`select 1 from pg_locks where relation = 'tags'::regclass and not granted`);
-      return until("a write waits", async () => (await waits()).length > 0, 10_000);
+      return until("a statement waits", async () => (await waits()).length > 0, 10_000);
     },
     release: async () => {
       release.resolve();
@@ -119,6 +119,18 @@ test("a port in use is an error that says so, and is not shared", async () => {
     code: "EADDRINUSE",
   });
 });
+
+test("a request that waits for longer than Bun lets a connection be silent is answered", async () => {
+  const { port } = start();
+  const tags = await holdTags("access exclusive");
+  const path = "/api/v1/tags/00000000-0000-7000-8000-000000000000";
+  const inFlight = raw(port, `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`, (answer) => answer.includes("}"));
+  await tags.waiting();
+  // Left to itself Bun closes a silent connection after 10 to 12 s.
+  await Promise.race([inFlight, Bun.sleep(14_000)]);
+  await tags.release();
+  expect(await inFlight).toStartWith("HTTP/1.1 404");
+}, 30_000);
 
 test("stopping lets what is in flight finish, takes nothing new, and is not ready at once", async () => {
   const api = start();
