@@ -58,8 +58,13 @@ function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad
 
 const whyOf = (error: unknown) => codeOf(error) ?? "unreadable";
 
-/** What makes a connection safer, but cannot be given here: the parameter, the values of it that hold by themselves, and what to do. To pass over it would be to lie. */
+/** What says where to connect, as what, or how safely, but cannot be given here: the parameter, the values of it that hold by themselves, and what to do. To pass over it would be to lie. */
 const demands: readonly (readonly [name: string, met: readonly string[], remedy: string])[] = [
+  ["hostaddr", [], "write the address as the host"],
+  ["service", [], "write out what pg_service.conf says of it"],
+  ["passfile", [], "write the password into the URL"],
+  ["options", [], "set them for the role, with ALTER ROLE … SET"],
+  ["target_session_attrs", ["any"], "name the server that takes writes"],
   ["sslcrldir", [], "put its lists into one file and name that with sslcrl"],
   ["sslpassword", [], "take the password off the key that sslkey names"],
   ["channel_binding", ["disable", "prefer"], "write prefer, or leave it out"],
@@ -68,16 +73,19 @@ const demands: readonly (readonly [name: string, met: readonly string[], remedy:
   ["ssl_max_protocol_version", ["TLSv1.3"], "leave it out"],
 ];
 
+function refuseDemands(parameters: URLSearchParams, bad: Bad): void {
+  for (const [name, met, remedy] of demands) {
+    const value = parameters.get(name) ?? "";
+    if (value !== "" && !met.includes(value)) throw bad(`has ${name}, which is not supported: ${remedy}`);
+  }
+}
+
 /**
  * sslmode, sslrootcert, sslcert, sslkey and sslcrl as libpq reads them (PostgreSQL 18, 34.19): a root certificate makes `require` mean verify-ca, and `system` wants
  * verify-full. Without one libpq refuses to verify; here the public authorities are trusted, and then the name is always checked: anybody can have a certificate of theirs.
  * Where libpq would pass over a certificate or a list that the rest of the URL gives no use to, it is refused. Nothing is looked for in ~/.postgresql.
  */
 function readTls(parameters: URLSearchParams, bad: Bad): Tls {
-  for (const [name, met, remedy] of demands) {
-    const value = parameters.get(name) ?? "";
-    if (value !== "" && !met.includes(value)) throw bad(`has ${name}, which is not supported: ${remedy}`);
-  }
   const verified = readVerification(parameters, bad);
   const client = readClient(parameters, verified.tls, bad);
   const revocations = readRevocations(parameters, verified, bad);
@@ -128,7 +136,8 @@ function readRevocations(parameters: URLSearchParams, verified: Tls, bad: Bad): 
 }
 
 /**
- * Reads `postgres://`, `postgresql://` and the `postgresql+psycopg://` of the forerunner. A unix socket is given as `?host=/folder`.
+ * Reads `postgres://`, `postgresql://` and the `postgresql+psycopg://` of the forerunner. As with libpq the parameters host, port, dbname, user and password win over what
+ * stands before them; a host that begins with / is the folder of a unix socket.
  * Throws a CommandError that never repeats the URL: it may hold a password.
  */
 export function parseDatabaseUrl(text: string): DatabaseAddress {
@@ -150,18 +159,24 @@ export function parseDatabaseUrl(text: string): DatabaseAddress {
   } catch {
     throw bad("cannot be read");
   }
-  const { url, database, user, password } = parts;
+  const { url, ...before } = parts;
+  refuseDemands(url.searchParams, bad);
+  const given = (name: string, otherwise: string) => url.searchParams.get(name) || otherwise;
   // A password such as 1/x@ is cut there, and the rest would be told as the name of the database.
   if (/[/@]/.test(url.pathname.slice(1))) throw bad("has a / or @ where it must be %2F or %40");
+  const database = given("dbname", before.database);
   if (database === "") throw bad("names no database");
-  const folder = url.searchParams.get("host");
-  const port = url.port === "" ? 5432 : Number(url.port);
+  const host = given("host", url.hostname.replace(/^\[(.*)\]$/, "$1"));
+  const port = given("port", url.port || "5432");
+  if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65_535) throw bad("has a port that is none");
+  const password = given("password", before.password);
+  const folder = host.startsWith("/");
   return {
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-    port,
-    socketPath: folder?.startsWith("/") ? `${folder}/.s.PGSQL.${port}` : undefined,
+    host: folder ? url.hostname : host,
+    port: Number(port),
+    socketPath: folder ? `${host}/.s.PGSQL.${port}` : undefined,
     database,
-    user: user === "" ? (url.searchParams.get("user") ?? "postgres") : user,
+    user: given("user", before.user) || "postgres",
     password: password === "" ? undefined : password,
     ...readTls(url.searchParams, bad),
   };

@@ -328,7 +328,7 @@ test("a database that quotes all that it is told is not passed on", async () => 
     evidence.add(`${args[0]} before a shut door`, out + err);
     expect([args[0], code]).toEqual([args[0], 4]);
   }
-  expect(new Set(door.shown)).toEqual(new Set([canary("dbpassword")]));
+  expect(new Set(door.shown)).toEqual(new Set([canary("dbparameter")]));
   door.open();
   await until(
     "it is back",

@@ -166,6 +166,34 @@ describe("TLS", async () => {
     expect(() => parseDatabaseUrl(`postgres://u:s3cret@h/d?${parameters}`)).toThrow(why);
   });
 
+  test.each([
+    [
+      "postgresql:///d?host=db.internal&port=6432",
+      { host: "db.internal", port: 6432, database: "d", user: "postgres" },
+    ],
+    ["postgresql://u:p@h:5433/d?host=other", { host: "other", port: 5433, user: "u", password: "p" }],
+    [
+      "postgresql://u:p@h/d?port=6432&dbname=e&user=v&password=q",
+      { host: "h", port: 6432, database: "e", user: "v", password: "q" },
+    ],
+    ["postgresql:///d?host=/run/pg&port=6432", { socketPath: "/run/pg/.s.PGSQL.6432", port: 6432 }],
+    ["postgresql://[::1]/d", { host: "::1", port: 5432, socketPath: undefined }],
+  ])("parameters win over what stands before them, as with libpq: %s", (url, address) => {
+    expect(parseDatabaseUrl(url)).toMatchObject(address);
+  });
+
+  test.each([
+    ["port=0", "has a port that is none"],
+    ["port=65536", "has a port that is none"],
+    ["port=5432,5433", "has a port that is none"],
+    ["service=prod", "has service, which is not supported"],
+    ["options=-csearch_path%3Dother", "has options, which is not supported"],
+    ["hostaddr=10.0.0.1", "has hostaddr, which is not supported"],
+    ["target_session_attrs=read-write", "has target_session_attrs, which is not supported"],
+  ])("what would lead elsewhere is refused: %s", (parameters, why) => {
+    expect(() => parseDatabaseUrl(`postgres://u:s3cret@h/d?${parameters}`)).toThrow(why);
+  });
+
   test("a server without TLS is refused where TLS is asked for, before anything is told", async () => {
     answers = "N";
     expect(databaseErrorCode(await rejection(ask("sslmode=require")))).toBe("TLS_REFUSED");
