@@ -106,11 +106,9 @@ export async function openStore(
     }
     if (schema === "required") {
       const pending = await pendingMigrations(database.db);
+      const lacks = pending.length > 0 ? `${pending.length} of its migrations` : "the row of its environment_sentinel";
       if (sentinel === "missing" || pending.length > 0)
-        throw new CommandError(
-          "refused",
-          `${describeAddress(address)} lacks ${pending.length} of its migrations; run \`wordloom migrate\``,
-        );
+        throw new CommandError("refused", `${describeAddress(address)} lacks ${lacks}; run \`wordloom migrate\``);
     }
     return { settings, address, database, applied };
   });

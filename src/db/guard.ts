@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import { CommandError } from "../errors.ts";
 import type { DatabaseAddress } from "./address.ts";
-import type { Db } from "./client.ts";
+import type { Db, Tx } from "./client.ts";
 
 /** The environments that a database can belong to. */
 export const environments = ["dev", "test", "sandbox", "prod"] as const;
@@ -55,7 +55,7 @@ export function checkAddress(environment: Environment, address: DatabaseAddress,
 }
 
 /** Compares the database's own sentinel with the environment. A database without one has not been migrated. Throws a CommandError (exit 5). */
-export async function checkSentinel(db: Db, environment: Environment): Promise<"same" | "missing"> {
+export async function checkSentinel(db: Db | Tx, environment: Environment): Promise<"same" | "missing"> {
   const [{ there } = { there: false }] = await db.execute<{ there: boolean }>(
     sql`select to_regclass('environment_sentinel') is not null as there`,
   );

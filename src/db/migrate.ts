@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { sql } from "drizzle-orm";
 import { CommandError } from "../errors.ts";
 import type { Db, Tx } from "./client.ts";
+import { checkSentinel, type Environment } from "./guard.ts";
 import { loadMigrations } from "./migrations.macro.ts" with { type: "macro" };
 
 /** The migrations of this build, in order. */
@@ -43,10 +44,11 @@ function pendingAfter(done: readonly Applied[]): typeof migrations {
 /**
  * Applies what is missing, all in one transaction under an advisory lock: of many processes that start at once one migrates and the rest wait.
  * Returns the names that were applied. `environment` is written to the sentinel when the database is new.
+ * Throws a CommandError, and applies nothing, where the sentinel names another one.
  */
-export async function migrate(db: Db, environment: string): Promise<string[]> {
+export async function migrate(db: Db, environment: Environment): Promise<string[]> {
   return await db.transaction(async (tx) => {
-    await tx.execute(sql`select set_config('statement_timeout', '0', true), pg_advisory_xact_lock(${migrationLock})`);
+    await tx.execute(sql`select pg_advisory_xact_lock(${migrationLock})`);
     const pending = pendingAfter(await applied(tx));
     if (pending.length > 0)
       await tx.execute(
@@ -59,6 +61,8 @@ export async function migrate(db: Db, environment: string): Promise<string[]> {
     await tx.execute(
       sql`insert into environment_sentinel (id, project, env) values (1, 'wordloom', ${environment}) on conflict (id) do nothing`,
     );
+    // Of two environments that meet at a new database one has written it by now.
+    await checkSentinel(tx, environment);
     return pending.map((m) => m.name);
   });
 }

@@ -130,6 +130,7 @@ test("the databases have their sentinels before the first migration, and migrate
       expect(await migrate(db, own)).toEqual(migrations.map((migration) => migration.name));
       expect(await checkSentinel(db, own)).toBe("same");
       expect(await migrate(db, own)).toEqual([]);
+      expect(String(await rejection(migrate(db, other)))).toContain(`sentinel says ${own}`);
     }
   } finally {
     await Promise.all(Object.values(opened).map((other) => other.close()));
