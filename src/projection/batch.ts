@@ -27,7 +27,10 @@ const releasedMs = 1000;
 /** Waits for the right to send; false means that the batch shall be given back. */
 export type Turn = () => Promise<{ readonly granted: boolean; readonly done: () => void }>;
 
-/** Keeps a lease alive while its batch is worked on. The signal fires before the lease can end, or at once when rows of it are lost. */
+/**
+ * Keeps a lease alive while its batch is worked on. The signal fires before the lease can end, or at once when rows of it are lost. Once it is `settling` rows that are gone
+ * are not lost: the settle may have them, and says itself which were not ours any more.
+ */
 function keepLease(
   db: Db,
   queue: Queue,
@@ -35,8 +38,9 @@ function keepLease(
   options: BatchOptions,
   signals: WorkerSignals,
   leave: AbortSignal,
-): { readonly signal: AbortSignal; readonly stop: () => void } {
+): { readonly signal: AbortSignal; readonly settling: () => void; readonly stop: () => void } {
   const ended = new AbortController();
+  let state: "working" | "settling" | "over" = "working";
   let expiry: ReturnType<typeof setTimeout>;
   const arm = () => {
     clearTimeout(expiry);
@@ -49,17 +53,25 @@ function keepLease(
   const beat = setInterval(() => {
     renew(db, queue, lease, options.leaseMs, options.maxProcessingMs).then(
       (held) => {
+        if (state === "over") return;
         if (held === lease.events.length) return arm();
+        if (state === "settling") return;
         signals.leaseNotRenewed(lease.claimBatchId, held, lease.events.length);
         ended.abort();
       },
       // The lease may still hold; the expiry timer decides.
-      (error: unknown) => signals.databaseFailed("renew", failureReason(error), error),
+      (error: unknown) => {
+        if (state !== "over") signals.databaseFailed("renew", failureReason(error), error);
+      },
     );
   }, options.leaseMs / 3);
   return {
     signal: AbortSignal.any([ended.signal, leave]),
+    settling: () => {
+      state = "settling";
+    },
     stop: () => {
+      state = "over";
       clearInterval(beat);
       clearTimeout(expiry);
     },
@@ -158,9 +170,10 @@ export async function processBatch(
     const decisions = await batch.run(apply);
     const startedAt = performance.now();
     const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
+    kept.settling();
     const settled = await batch.run(() => settleWithin(db, projection.queue, lease, outcomes, signals, leave));
     const settleMs = performance.now() - startedAt;
-    // Telling takes its time, and what is settled has no lease any more: to renew it would look like losing it.
+    // Telling takes its time, and what is settled has no lease any more.
     kept.stop();
     await batch.settled(decisions, settled, settleMs);
     const delays = outcomes.flatMap(([, o]) =>

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { setInterval } from "node:timers/promises";
 import { type SQL, sql } from "drizzle-orm";
+import { PgDialect } from "drizzle-orm/pg-core";
 import type { Db } from "../../src/db/client.ts";
 import type { WorkerSignals } from "../../src/telemetry/worker-signals.ts";
 import { batchResult, openSearch, readRows, runBatch, seed, upserts } from "../support/batch.ts";
@@ -76,6 +77,25 @@ test("a batch that cannot be settled is told as lost, and its rows stay under le
   expect(recorded.told('"projection.process_batch"')).toEqual([]);
   expect(recorded.counted()["outbox_db_errors_total{step=settle,reason=unknown_exception}"]).toBe(1);
   expect((await readRows(db)).map((r) => r.status)).toEqual(["processing", "processing"]);
+});
+
+test("a renewal that finds the rows settled meanwhile tells of no lost lease", async () => {
+  await seed(db, upserts(2));
+  const isSettle = (statement: SQL) => new PgDialect().sqlToQuery(statement).sql.includes("moved as");
+  let settled = false;
+  const renewed = Promise.withResolvers<void>();
+  const watched = intercept(db, async (statement) => {
+    const answer = await db.execute(statement);
+    if (settled) renewed.resolve();
+    if (isSettle(statement)) {
+      settled = true;
+      await renewed.promise;
+    }
+    return answer;
+  });
+  await runBatch(watched, openSearch(db, client), recorded, { leaseMs: 600 });
+  expect(batchResult(recorded)).toBe("ok");
+  expect(recorded.told("lease_not_renewed")).toEqual([]);
 });
 
 test("a lease that ended with its settle is not renewed, however long the telling takes", async () => {
