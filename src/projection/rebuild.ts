@@ -65,6 +65,25 @@ export const interrupted = (left: string): CommandError =>
 const pageRows = 1000;
 
 /**
+ * Appends an event for each row that the projection is made of, or for those that are `owed` one (a condition), a page of rows to a statement: none of them meets the
+ * statement timeout, however large the table is. Yields after each page how many events it gave.
+ */
+export async function* appendPages(db: Db | Tx, queue: Queue, owed = sql`true`): AsyncGenerator<{ events: number }> {
+  const { table, event } = sources[queue.table];
+  type Page = { events: number; last: string | null };
+  for (let after: string | null = null; ; ) {
+    const [page]: Page[] = await db.execute<Page>(sql`
+      with page(row_id, entity_type, entity_id, op, event_version, owed) as materialized (
+        select id, ${event}, ${owed} from ${table} s where ${past(after)} order by id limit ${pageRows}
+      ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version, null, null from page where owed order by row_id`)})
+      select count(*) filter (where owed)::int as events, (select row_id::text from page order by row_id desc limit 1) as last from page`);
+    if (page === undefined || page.last === null) return;
+    after = page.last;
+    yield { events: page.events };
+  }
+}
+
+/**
  * Appends an event for each row that the projection is made of, tombstones included, as if each had just been written: the workers do the rest. Returns how many.
  * Throws as `rebuilding` does, and a CommandError when `signal` fires.
  */
@@ -73,22 +92,16 @@ export async function emitOutbox(
   queue: Queue,
   { signal, onProgress }: { readonly signal: AbortSignal; readonly onProgress: Progress },
 ): Promise<number> {
-  const { table, event } = sources[queue.table];
+  const { table } = sources[queue.table];
   return await rebuilding(db, queue, async (lock) => {
     const total = await countRows(db, table);
     let count = 0;
-    for (let after: string | null = null; ; ) {
-      const [page]: { n: number; last: string | null }[] = await db.execute<{ n: number; last: string | null }>(sql`
-        with page(row_id, entity_type, entity_id, op, event_version) as materialized (
-          select id, ${event} from ${table} where ${past(after)} order by id limit ${pageRows}
-        ), appended as (${appending(queue, sql`select entity_type, entity_id, op, event_version, null, null from page order by row_id`)})
-        select count(*)::int as n, (select row_id::text from page order by row_id desc limit 1) as last from page`);
-      if (page === undefined || page.last === null) return count;
-      count += page.n;
-      after = page.last;
+    for await (const { events } of appendPages(db, queue)) {
+      count += events;
       onProgress(count, total);
       await lock.check();
       if (signal.aborted) throw interrupted("run it again: what is in the queue twice is written once");
     }
+    return count;
   });
 }

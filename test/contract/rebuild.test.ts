@@ -34,6 +34,15 @@ const settled = () =>
     25_000,
   );
 
+/** Ends whatever holds the lock of a rebuild. */
+const endRebuilds = () =>
+  until("the locks to go", async () => {
+    const held = await db.execute(sql`
+      select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
+       where l.locktype = 'advisory' and d.datname = current_database()`);
+    return held.length === 0;
+  });
+
 /** `client`, but `work` is done just before it changes aliases, and `after` when it has. */
 function beforeTakeOver(client: Client, work: () => Promise<unknown>, after: () => unknown = () => undefined): Client {
   const updateAliases = async (request: Parameters<typeof client.indices.updateAliases>[0]) => {
@@ -227,9 +236,7 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     expect(await behind()).toEqual([`${alias}-000002`]);
     // It may be about to do it.
     expect(await completeInterruptedTakeOver(db)).toBe(0);
-    await db.execute(sql`
-      select pg_terminate_backend(l.pid) from pg_locks l join pg_database d on d.oid = l.database
-       where l.locktype = 'advisory' and d.datname = current_database()`);
+    await endRebuilds();
     await rebuilt;
     expect(await readRows(db)).toEqual([]);
     // However many workers there are, it is done once.
@@ -238,6 +245,47 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     expect(await completeInterruptedTakeOver(db)).toBe(0);
     await project();
     expect(await documents()).toEqual(await wanted());
+  });
+
+  test("a rebuild that has lost its lock leaves alone what another one has set aside since", async () => {
+    await seed(db, [live("one")]);
+    await settled();
+    const { promise: reached, resolve: here } = Promise.withResolvers<void>();
+    const { promise: freed, resolve: goOn } = Promise.withResolvers<void>();
+    const { promise: gaveUp, resolve: givingUp } = Promise.withResolvers<void>();
+    const stuck = Object.create(client.indices, {
+      updateAliases: {
+        value: async () => {
+          here();
+          await freed;
+          throw new errors.ConnectionError("lost");
+        },
+      },
+      // What it asks for last: whether it has taken over in spite of that.
+      getAlias: {
+        value: async (...args: Parameters<typeof client.indices.getAlias>) => {
+          const answer = await client.indices.getAlias(...args);
+          void freed.then(givingUp);
+          return answer;
+        },
+      },
+    });
+    const first = rejection(rebuild({}, Object.create(client, { indices: { value: stuck } })));
+    await reached;
+    await endRebuilds();
+    await first;
+    const second = await rebuild(
+      {},
+      beforeTakeOver(client, async () => {
+        const before = await indices();
+        goOn();
+        await gaveUp;
+        // As long as it would take to drop what is aside.
+        for (let asked = 0; asked < 20; asked += 1) expect(await indices()).toEqual(before);
+      }),
+    );
+    expect(second).toMatchObject({ documents: 1 });
+    expect((await documents()).size).toBe(1);
   });
 
   test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {

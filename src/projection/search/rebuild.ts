@@ -2,18 +2,17 @@ import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
-import { appending } from "../../outbox/append.ts";
 import { queues } from "../../outbox/event.ts";
 import { pause } from "../../pause.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
 import { countRows } from "../pages.ts";
-import { interrupted, lockRebuild, type Progress, rebuilding } from "../rebuild.ts";
+import { appendPages, interrupted, lockRebuild, type Progress, rebuilding } from "../rebuild.ts";
 import { verdict } from "../verdict.ts";
 import { sendBisecting } from "./bisect.ts";
 import { parts } from "./cut.ts";
-import { changedSince, readItems, readMark, rowEvent, type StoredItem, type Wanted } from "./document.ts";
+import { changedSince, readItems, readMark, type StoredItem, type Wanted } from "./document.ts";
 
 export type RebuildOptions = {
   /** The alias that is searched. It is there. */
@@ -122,8 +121,11 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
         refused: [...refused].map(([id, { error }]) => ({ id, error })),
       };
     } finally {
-      // Where it fails, the next rebuild does it.
-      await dropAside(client, alias).catch(() => undefined);
+      // Where it fails, the next rebuild does it. Without the lock what is there may be that one's.
+      await lock
+        .check()
+        .then(() => dropAside(client, alias))
+        .catch(() => undefined);
     }
   });
 }
@@ -148,12 +150,11 @@ const announceTakeOver = async (db: Db, since: string) =>
  * Returns how many.
  */
 async function completeTakeOver(db: Db | Tx, since: string, refused: readonly string[]): Promise<number> {
-  const again = sql`
-    select ${rowEvent}, null, null from search_index s where ${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[])`;
-  const rows = await db.execute(sql`
-    with complete as (update projection_status set take_over_since = null, updated_at = now() where ${own})
-    ${appending(queues.search, again)} returning 1`);
-  return rows.length;
+  const owed = sql`(${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[]))`;
+  let count = 0;
+  for await (const { events } of appendPages(db, queues.search, owed)) count += events;
+  await db.execute(sql`update projection_status set take_over_since = null, updated_at = now() where ${own}`);
+  return count;
 }
 
 /** The transaction since which events are owed; undefined when none are. */
