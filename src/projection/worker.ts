@@ -20,6 +20,8 @@ const targetReasons = reasons.filter((r) =>
 
 /** The loop never waits longer than this at a stretch: it is how /livez knows that it is alive. */
 const longestWaitMs = 1000;
+/** How often the loop asks whether the database is back, which others find out. */
+const databaseAwayMs = 200;
 /** Batches that may be in their settle while others are on their way. */
 const settling = 2;
 /** Rows that one statement makes due: however many wait, it ends before its timeout (measured: 0.2 s, and 15 s for a million). */
@@ -221,7 +223,8 @@ export async function runWorker(
     health.targetDown(pace.probing() ? (pace.reason() ?? "none") : null);
     const waitMs = pace.waitMs();
     if (waitMs > 0 && pace.open()) signals.breakerWaiting(pace.reason(), waitMs);
-    if (!health.mayClaim() || waitMs > 0) await room.wait(Math.min(longestWaitMs, Math.max(10, waitMs)));
+    if (!health.mayClaim() || waitMs > 0)
+      await room.wait(Math.min(longestWaitMs, waitMs > 0 ? Math.max(10, waitMs) : databaseAwayMs));
     // Once its patience is over it looks again.
     else if (!hasRoom())
       await room.wait(sending + waiting < pace.limit() ? Math.min(longestWaitMs, options.patienceMs) : longestWaitMs);
