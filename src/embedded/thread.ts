@@ -24,6 +24,9 @@ export async function startThread<Listening extends object>(
 ): Promise<Thread<Listening>> {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
   const say = (message: ToThread<object>) => worker.postMessage(message);
+  /** A thread that an exception has ended answers nothing any more. */
+  const closed = Promise.withResolvers<void>();
+  worker.addEventListener("close", () => closed.resolve(), { once: true });
   /** The next message that `read` makes something of. */
   const reply = <T>(read: (message: FromThread<Listening>) => T | undefined) =>
     new Promise<T>((resolve, reject) => {
@@ -45,7 +48,7 @@ export async function startThread<Listening extends object>(
     const stop = async () => {
       const stopped = reply((message) => (message.kind === "stopped" ? true : undefined));
       say({ kind: "stop" });
-      await stopped;
+      await Promise.race([stopped, closed.promise]);
       worker.terminate();
     };
     return {

@@ -52,6 +52,8 @@ export function openStore(dataDir: string): Store {
   db.run("pragma temp_store = memory");
   const found = db.query<{ user_version: bigint }, []>("pragma user_version").get()?.user_version ?? 0n;
   if (found > schemaVersion) {
+    db.close();
+    lock.close();
     throw new Error(`${path} was written by a newer version of the search engine (schema ${found})`);
   }
   db.run(`create table if not exists indices (

@@ -25,7 +25,11 @@ function start(dataDir: string, port: number): void {
     try {
       const server = serve(store, pointsInTime(store), port);
       const forgetting = setInterval(() => {
-        for (const index of store.indices.values()) forgetDeletions(store.db, index, Date.now());
+        try {
+          for (const index of store.indices.values()) forgetDeletions(store.db, index, Date.now());
+        } catch {
+          // A disk that is full, for example: whoever writes is told. An exception here would end the thread.
+        }
       }, forgetEveryMs);
       stop = async () => {
         clearInterval(forgetting);
