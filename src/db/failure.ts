@@ -2,7 +2,7 @@ import postgres from "postgres";
 import { causeCodeOf, codeOf } from "../errors.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 
-/** The SQLSTATE or system code of a database failure, or undefined when the driver had no part in it. drizzle wraps the driver's error in `cause`. */
+/** The SQLSTATE or system code of a failure, undefined when it has none. For failures of statements: a code of the system may come from elsewhere too. drizzle wraps the driver's error in `cause`. */
 export const databaseErrorCode = causeCodeOf;
 
 /** Others hold the rows: serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout). Trying again is right. */
