@@ -18,15 +18,35 @@ async function readBytes(request: Request, most: number): Promise<Uint8Array> {
   return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
 }
 
+/** Nobody writes deeper; checks and answers take a time that grows with the square of it, and end on the stack. */
+const deepest = 64;
+
+/** Why a value cannot be worked on, though it is JSON; undefined when it can. */
+function flawOf(value: unknown, depth = 0): string | undefined {
+  // It would be kept as null.
+  if (typeof value === "number" && !Number.isFinite(value)) return "The body holds a number that is too large";
+  if (typeof value !== "object" || value === null) return undefined;
+  if (depth === deepest) return `The body is nested in more than ${deepest} levels`;
+  for (const inner of Object.values(value)) {
+    const flaw = flawOf(inner, depth + 1);
+    if (flaw !== undefined) return flaw;
+  }
+  return undefined;
+}
+
 /**
  * Reads a request's body as JSON, whatever its content type says: `curl -d` calls everything a form.
- * Throws BODY_TOO_LARGE above `most` bytes, and MALFORMED_JSON for what is not JSON in UTF-8.
+ * Throws BODY_TOO_LARGE above `most` bytes, and MALFORMED_JSON for what is not JSON in UTF-8, or more than can be worked on.
  */
 export async function readJson(request: Request, most: number): Promise<unknown> {
   const bytes = await readBytes(request, most);
+  let value: unknown;
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
     throw new WordloomError("MALFORMED_JSON", undefined, { cause: error });
   }
+  const flaw = flawOf(value);
+  if (flaw !== undefined) throw new WordloomError("MALFORMED_JSON", flaw);
+  return value;
 }
