@@ -43,6 +43,13 @@ async function measure(answer: Response): Promise<Measured> {
   return { response: new Response(body.length === 0 ? null : body, answer), bytes: body.length };
 }
 
+/** HTTP/1.0 names no host, and what names one may be none: here the path counts alone. */
+function addressed(request: Request): Request {
+  if (URL.canParse(request.url)) return request;
+  const path = request.url.replace(/^[a-z]+:\/\/[^/?]*/i, "");
+  return new Request(`http://localhost${path.startsWith("/") ? path : "/"}`, request);
+}
+
 /** The HTTP API. Every answer but 2xx is problem+json (RFC 9457) and holds nothing of the request's input. */
 export function createServer({ metrics, readiness, search, ...parts }: ServerParts): ApiServer {
   const exchanges = new WeakMap<Request, Exchange>();
@@ -100,7 +107,8 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     return methods.includes("GET") ? ["HEAD", ...methods].toSorted() : methods.toSorted();
   }
 
-  async function answer(request: Request): Promise<Response> {
+  async function answer(received: Request): Promise<Response> {
+    const request = addressed(received);
     const signals = desk.signals.request(request);
     const exchange: Exchange = { signals, route: null, problem: undefined };
     return await signals.run(async () => {
@@ -136,6 +144,12 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
         hostname: host,
         port,
         fetch: answer,
+        // Bun would print the request on stderr, and answer in plain text.
+        error: (error) => {
+          const id = crypto.randomUUID();
+          desk.signals.failed(id, error);
+          return problemResponse(problemOf(error), id);
+        },
         // The routes count for themselves: Bun would answer 413 without a problem in it.
         maxRequestBodySize: Number.MAX_SAFE_INTEGER,
         // The longest that Bun knows. Its 10 s would cut off whoever waits for several statements or a lock, while what was asked for is done all the same.

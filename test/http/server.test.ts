@@ -102,6 +102,16 @@ test("a host of any length is routed alike", async () => {
   }
 });
 
+test.each([
+  "GET /livez HTTP/1.0\r\n\r\n",
+  "GET /livez HTTP/1.1\r\nHost: \r\n\r\n",
+  "GET /livez HTTP/1.1\r\nHost: x:99999999\r\n\r\n",
+  "GET /livez HTTP/1.1\r\nHost: [::1\r\n\r\n",
+])("a request that names no host, or none that is one, is answered all the same: %j", async (request) => {
+  const { port } = start();
+  expect(await raw(port, request, (answer) => answer.includes("alive"))).toMatch(/^HTTP\/1\.[01] 200 /);
+});
+
 test("a body that only turns out to be too large is 413 before all of it is there, and the next request is served", async () => {
   const { port, url } = start({ API_MAX_BODY_BYTES: "2000" });
   const chunk = `3e8\r\n${"x".repeat(1000)}\r\n`;
