@@ -41,7 +41,7 @@ export function tagRoutes(app: Elysia, desk: Desk): void {
     .patch(
       `${path}/:id`,
       async ({ body: { parent_tag_id, ...body }, params, request }) => {
-        const move = parent_tag_id === undefined ? {} : { parentTagId: parent_tag_id };
+        const move = parent_tag_id === undefined ? {} : { parentTagId: parent_tag_id?.toLowerCase() ?? null };
         return shown(await writeFor(desk, request, (unit) => changeTag(unit, params.id, { ...body, ...move })));
       },
       { parse, body: patch, params: idParams },

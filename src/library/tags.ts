@@ -114,7 +114,7 @@ async function movement(unit: Unit, id: string, parentTagId: string | null): Pro
   const below = await unit.tx.execute<{ id: string; level: number }>(sql`
     with recursive below as (
       select id, level from tags where id = ${id} and deleted_at is null
-      union all
+      union
       select t.id, t.level from tags t join below b on t.parent_tag_id = b.id where t.deleted_at is null
     )
     select id, level from below order by level`);
@@ -141,7 +141,7 @@ async function shiftBelow(unit: Unit, id: string, by: number, detach: boolean): 
       sql`${tags.id} in (
         with recursive below as (
           select id from tags where parent_tag_id = ${id} and deleted_at is null
-          union all
+          union
           select t.id from tags t join below b on t.parent_tag_id = b.id where t.deleted_at is null
         )
         select id from below)`,

@@ -135,6 +135,7 @@ test("tags nest three deep; what is deeper or inside itself is refused, and null
   expect(codeOf(await move(d.id, c.id))).toEqual([422, "TAG_INVALID_HIERARCHY"]);
   expect(codeOf(await move(a.id, c.id))).toEqual([422, "TAG_INVALID_HIERARCHY"]);
   expect(codeOf(await move(a.id, a.id))).toEqual([422, "TAG_INVALID_HIERARCHY"]);
+  expect(codeOf(await move(a.id, a.id.toUpperCase()))).toEqual([422, "TAG_INVALID_HIERARCHY"]);
   // With its two levels below, a fits below nothing.
   expect(codeOf(await move(a.id, d.id))).toEqual([422, "TAG_INVALID_HIERARCHY"]);
   expect(codeOf(await move(d.id, "00000000-0000-7000-8000-000000000000"))).toEqual([404, "TAG_NOT_FOUND"]);
