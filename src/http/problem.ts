@@ -54,7 +54,8 @@ function propertiesOf(validator: unknown): object {
 
 /** Which problem a thrown error is. Whatever nobody expected is INTERNAL, and nothing of it is told. */
 export function problemOf(error: unknown): Problem {
-  if (error instanceof WordloomError) return { code: error.code, detail: error.message };
+  if (error instanceof WordloomError)
+    return { ...(error.status === 503 ? retriable(error.code) : { code: error.code }), detail: error.message };
   if (error instanceof ValidationError) {
     const faults = faultsOf(error);
     return {

@@ -235,8 +235,8 @@ test("an engine that does not answer, or has no index, is SEARCH_UNAVAILABLE", a
   const down = openApi(db);
   const missing = openApi(db, { search: { client, index: `${index}-missing` } });
   for (const api of [down, missing]) {
-    const { status, body } = await api.send("GET", "/api/v1/search?q=canary7", undefined);
-    expect([status, body.code]).toEqual([503, "SEARCH_UNAVAILABLE"]);
+    const { status, body, headers } = await api.send("GET", "/api/v1/search?q=canary7", undefined);
+    expect([status, body.code, headers.get("retry-after")]).toEqual([503, "SEARCH_UNAVAILABLE", "1"]);
     expect(JSON.stringify(body)).not.toContain("canary7");
   }
 });
