@@ -42,6 +42,13 @@ test("the title is the first heading's words, whatever its level", () => {
   expect(readMarkdown("#\n\n# b").title).toBe("b");
 });
 
+test("a log of any length is read, a line at a time, and a heading of any width", () => {
+  const line = "2026-11-23 INFO something happened somewhere, and was written down\n";
+  const { blocks } = readMarkdown(line.repeat(50_000));
+  expect(blocks.map((block) => block.content).join("\n")).toBe(line.repeat(50_000).trimEnd());
+  expect(readMarkdown(`# ${"_a".repeat(40_000)}`).blocks).toMatchObject([{ type: "heading", headingLevel: 1 }]);
+});
+
 test("front matter is one text block and gives no title", () => {
   const { title, blocks } = readMarkdown("---\ntitle: x\ntags: [a]\n---\n# A\n");
   expect(title).toBe("A");
