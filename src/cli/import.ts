@@ -48,8 +48,8 @@ export const importCommand = buildCommand({
   },
   async func(this: Context, flags: Flags, folder: string) {
     const library = flags.library.trim();
-    if (library === "" || Array.from(library).length > 255)
-      throw new CommandError("usage", "--library wants a name of 1 to 255 characters");
+    if (library === "" || Array.from(library).length > 255 || /\p{Cc}/u.test(library))
+      throw new CommandError("usage", "--library wants a name of 1 to 255 characters, on one line");
     const { importFolder } = await import("../app/import.ts");
     const bar = progressBar(this, "files");
     const report = await importFolder(readEnv(this, flags), {

@@ -19,7 +19,11 @@ export type Unreadable = { readonly path: string; readonly reason: string };
 
 const largestFileBytes = 16 * 1024 * 1024;
 
-const reasonOf = (error: unknown) => {
+/** The database finds a book again by its path, and its index takes no longer ones. */
+const longestPathBytes = 2000;
+
+const reasonOf = (error: unknown, path = "") => {
+  if (path.includes("\ufffd")) return "has a name that is not UTF-8; rename it";
   const code = codeOf(error);
   if (code === "EACCES" || code === "EPERM") return "may not be read";
   if (code === "ENOENT") return "went away while it was read";
@@ -52,7 +56,7 @@ export async function openFolder(folder: string): Promise<MarkdownSource> {
     try {
       entries = await readdir(join(root, path), { withFileTypes: true });
     } catch (error) {
-      unreadable.push({ path: path === "" ? "." : path, reason: reasonOf(error) });
+      unreadable.push({ path: path === "" ? "." : path, reason: reasonOf(error, path) });
       return;
     }
     for (const entry of entries.sort(byName)) {
@@ -69,13 +73,15 @@ export async function openFolder(folder: string): Promise<MarkdownSource> {
 }
 
 async function readText(root: string, path: string): Promise<{ text: string } | Unreadable> {
+  if (Buffer.byteLength(path) > longestPathBytes)
+    return { path, reason: `has a path of more than ${longestPathBytes} bytes; shorten it` };
   let bytes: Buffer;
   try {
     if ((await stat(join(root, path))).size > largestFileBytes)
       return { path, reason: `is larger than ${largestFileBytes / 1024 / 1024} MB; split it` };
     bytes = await readFile(join(root, path));
   } catch (error) {
-    return { path, reason: reasonOf(error) };
+    return { path, reason: reasonOf(error, path) };
   }
   if (bytes.includes(0)) return { path, reason: "holds NUL bytes; it is not a text" };
   try {

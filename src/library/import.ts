@@ -3,7 +3,7 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { isContention } from "../db/failure.ts";
 import { bookshelves, libraries } from "../db/schema.ts";
-import { CommandError } from "../errors.ts";
+import { CommandError, WordloomError } from "../errors.ts";
 import { createBookshelf } from "./bookshelves.ts";
 import { type Appended, type Cause, type Unit, write } from "./change.ts";
 import type { MarkdownSource, Unreadable } from "./folder.ts";
@@ -41,7 +41,11 @@ export type ImportOptions = {
 /** Waiting for another import's file, or for somebody who writes in the same book, may take longer than one statement is given. */
 const mostAttempts = 10;
 
-const firstCodePoints = (text: string, count: number) => Array.from(text).slice(0, count).join("");
+/** A name as the API would take it: one line, at most 255 characters. */
+const asName = (text: string) =>
+  Array.from(text.replaceAll(/\p{Cc}+/gu, " "))
+    .slice(0, 255)
+    .join("");
 
 /**
  * Two imports of one library take turns, file by file, and each sees what the other wrote. The lock ends with its transaction, so it also holds behind
@@ -131,7 +135,12 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
           return await work(unit);
         });
       } catch (error) {
-        if (attempt === mostAttempts || !isContention(error)) throw error;
+        const taken = error instanceof WordloomError && error.code.endsWith("_ALREADY_EXISTS");
+        if (attempt < mostAttempts && (taken || isContention(error))) continue;
+        if (!(error instanceof WordloomError)) throw error;
+        throw new CommandError("failed", `somebody else changes "${library}": ${error.message}; run it again`, {
+          cause: error,
+        });
       }
     }
   };
@@ -154,8 +163,8 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
       continue;
     }
     const folder = posix.dirname(file);
-    const shelf = firstCodePoints(folder === "." ? source.name : folder, 255);
-    const title = firstCodePoints(document.title ?? posix.basename(file).replace(/\.[^.]+$/, ""), 255);
+    const shelf = asName(folder === "." ? source.name : folder);
+    const title = asName(document.title ?? posix.basename(file).replace(/\.[^.]+$/, ""));
     const done = await locked(async (unit) => {
       const shelfId = await findOrCreateShelf(unit, libraryId, shelf);
       return await saveBook(unit, { libraryId, shelfId, sourcePath: file, title, blocks: document.blocks });

@@ -127,6 +127,12 @@ describe("a first import", () => {
     expect((await books())[0]?.title).toBe("🧵".repeat(255));
   });
 
+  test("keeps a title on one line, as the API does", async () => {
+    await put({ "a\u001bb\nc.md": "text" });
+    await run();
+    expect((await books()).map((b) => b.title)).toEqual(["a b c"]);
+  });
+
   test("passes over links, hidden folders and what is not Markdown", async () => {
     await put({ "a.md": "a", ".git/b.md": "b", "node_modules/c.md": "c", "d.txt": "d" });
     await Bun.write(join(root, `outside-${count}.md`), "secret");
@@ -137,14 +143,17 @@ describe("a first import", () => {
   });
 
   test("names what it cannot read, writes nothing of it and imports the rest", async () => {
+    const far = `${`${"x".repeat(200)}/`.repeat(10)}far.md`;
     await put({
       "good.md": "good",
       "latin.md": new Uint8Array([0x63, 0x61, 0x66, 0xe9]),
       "nul.md": "a\0b",
       "deep.md": "> ".repeat(20_000),
+      [far]: "far",
     });
     const report = await run();
-    expect(report.failed.map((f) => f.path).sort()).toEqual(["deep.md", "latin.md", "nul.md"]);
+    expect(report.failed.map((f) => f.path).sort()).toEqual(["deep.md", "latin.md", "nul.md", far].sort());
+    expect(report.failed.find((f) => f.path === far)?.reason).toContain("shorten it");
     expect(report.failed.find((f) => f.path === "latin.md")?.reason).toContain("not UTF-8");
     expect((await books()).map((b) => b.source_path)).toEqual(["good.md"]);
   });
@@ -284,6 +293,20 @@ describe("an import that does not have the library for itself", () => {
     expect(report.interrupted).toBe(true);
     expect(written(report)).toEqual({ books: [2, 0, 0], blocks: [4, 0, 0] });
     expect(written(await run())).toEqual({ books: [4, 0, 0], blocks: [8, 0, 0] });
+  });
+
+  test("says so in one line when the library is deleted under it", async () => {
+    await put({ "a.md": "one", "b/b.md": "two" });
+    const source = await openFolder(folder);
+    const read = async (file: string) => {
+      if (file !== "a.md")
+        await database.db.execute(sql`update libraries set soft_deleted_at = now() where name = ${library}`);
+      return await source.read(file);
+    };
+    const options = { library, userId, committed: () => undefined };
+    expect(await failure(importMarkdown(database.db, { ...source, read }, options))).toMatch(
+      /^CommandError: .*There is no such library; run it again$/,
+    );
   });
 
   test("shares the work with another import of the same folder: nothing is there twice", async () => {
