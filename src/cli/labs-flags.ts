@@ -21,7 +21,7 @@ export const seconds =
 /** A folder's name. Throws for anything that leads elsewhere. */
 export function parseRunId(input: string): string {
   if (!/^[\w-][\w.-]{0,63}$/.test(input))
-    throw new Error("it wants up to 64 letters, digits, dashes, underscores and dots, and no dot at its begin");
+    throw new Error("it wants up to 64 letters, digits, dashes, underscores and dots, and no leading dot");
   return input;
 }
 

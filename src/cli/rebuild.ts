@@ -15,7 +15,7 @@ function summary(report: RebuildReport): string {
   const took = `in ${report.seconds.toFixed(1)} s`;
   switch (report.kind) {
     case "rebuilt": {
-      const meanwhile = report.changed === 0 ? "" : `, ${counted(report.changed, "change")} of meanwhile included`;
+      const meanwhile = report.changed === 0 ? "" : `, ${counted(report.changed, "change")} made meanwhile included`;
       return `${counted(report.documents, "document")} ${took}${meanwhile}; ${report.index} is searched from now on`;
     }
     case "rewritten":
@@ -65,7 +65,7 @@ export const rebuild = buildCommand({
         optional: true,
         withNegated: false,
         brief:
-          "Of no effect, for scripts that give it: search_index is part of every write, and a new index is empty at first",
+          "Has no effect; accepted for scripts that pass it: search_index is part of every write, and a new index is empty at first",
       },
       json: jsonFlag,
     },

@@ -33,14 +33,14 @@ const id = (input: string): bigint => {
 
 export const replay = buildCommand({
   docs: {
-    brief: "Put failed events back into their queue, with who and why",
+    brief: "Put failed events back into their queue, recording who and why",
     fullDescription: [
       "Examples:",
       '  wordloom replay --by ops --reason "mapping fixed" --limit 100 --dry-run   which events that would be',
       '  wordloom replay --by ops --reason "mapping fixed" --limit 100',
       "  wordloom replay --by ops --reason retest --projection chronicle --id 4711 --id 4712",
       "",
-      "A failed event never comes back by itself. Each one that is replayed leaves a row in outbox_replays: who, when, why, and what it had failed of.",
+      "A failed event never comes back by itself. Each one that is replayed leaves a row in outbox_replays: who, when, why, and why it had failed.",
       "Of the events that match, the oldest go first and no more than --limit.",
     ].join("\n"),
   },

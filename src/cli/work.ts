@@ -11,7 +11,7 @@ function parseWorkerId(input: string): string {
 
 export const work = buildCommand({
   docs: {
-    brief: "Carry what was written to search and the chronicle",
+    brief: "Deliver what was written to the search index and the chronicle",
     fullDescription: [
       "Examples:",
       "  wordloom work                            both projections in one process",

@@ -150,7 +150,7 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
   if (gone.known > 0 && gone.paths.length === gone.known)
     throw new CommandError(
       "refused",
-      `the library "${library}" was imported from other files: none of its ${gone.known} is here; give another --library, or delete that one first`,
+      `the library "${library}" was imported from other files: none of the ${gone.known} is here; give another --library, or delete that one first`,
     );
 
   for (const [i, file] of source.files.entries()) {
