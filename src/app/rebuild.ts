@@ -27,7 +27,7 @@ async function newIndex({ store, db, resources, signal, onProgress }: Task) {
   const client = await reachElasticsearch(settings, resources);
   const prepared = await prepareIndex(client, settings);
   // Here it is needed at once.
-  if (typeof prepared === "object") throw unusable(settings, prepared.away);
+  if (typeof prepared === "object") throw prepared.away;
   const rebuilt = await rebuildSearch(db, client, {
     alias: index,
     maxBytes: config.OUTBOX_BULK_MAX_BYTES,

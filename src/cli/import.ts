@@ -19,6 +19,7 @@ function summary(library: string, report: ImportReport): string {
   const parts = did.filter(([n]) => n > 0).map(([n, noun, verb]) => `${counted(n, noun)} ${verb}`);
   if (report.unchanged > 0) parts.push(`${counted(report.unchanged, "file")} unchanged`);
   const done = parts.length === 0 ? "nothing to do" : parts.join(", ");
+  if (report.interrupted) return `stopped in "${library}" after ${report.seconds.toFixed(1)} s: ${done}`;
   return `imported ${counted(report.files, "file")} into "${library}" in ${report.seconds.toFixed(1)} s: ${done}`;
 }
 

@@ -33,7 +33,7 @@ export const up = buildCommand({
       "",
       "Without DATABASE_URL and ELASTIC_URL it runs the PostgreSQL and the search engine that it brings along, with their data in WORDLOOM_DATA_DIR.",
       'Migrations are applied. A database that never held a library gets the documentation as the library "Welcome".',
-      "Logs start at the level warn; set LOG_LEVEL to hear more. SIGTERM or Ctrl-C finishes what is in hand and ends everything, exit 0.",
+      "Logs start at the level warn; set LOG_LEVEL to hear more. SIGTERM or Ctrl-C finishes what is in hand and ends everything, exit 0. A second one leaves at once.",
     ].join("\n"),
   },
   parameters: {
