@@ -58,7 +58,10 @@ function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad
 
 const whyOf = (error: unknown) => codeOf(error) ?? "unreadable";
 
-/** What says where to connect, as what, or how safely, but cannot be given here: the parameter, the values of it that hold by themselves, and what to do. To pass over it would be to lie. */
+/**
+ * What says where to connect, as what, or how safely, but cannot be given here: the parameter, the values of it that hold by themselves, and what to do. To pass over it would
+ * be to lie.
+ */
 const demands: readonly (readonly [name: string, met: readonly string[], remedy: string])[] = [
   ["hostaddr", [], "write the address as the host"],
   ["service", [], "write out what pg_service.conf says of it"],

@@ -2,7 +2,10 @@ import postgres from "postgres";
 import { causeCodeOf, codeOf } from "../errors.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 
-/** The SQLSTATE or system code of a failure, undefined when it has none. For failures of statements: a code of the system may come from elsewhere too. drizzle wraps the driver's error in `cause`. */
+/**
+ * The SQLSTATE or system code of a failure, undefined when it has none; drizzle wraps the driver's error in `cause`. For failures of statements: a code of the system may come
+ * from elsewhere too.
+ */
 export const databaseErrorCode = causeCodeOf;
 
 /** Others hold the rows: serialization_failure, deadlock_detected, lock_not_available, query_canceled (statement_timeout). Trying again is right. */

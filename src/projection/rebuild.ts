@@ -68,7 +68,7 @@ const pageRows = 1000;
  * Appends an event for each row that the projection is made of, or for those that are `owed` one (a condition), a page of rows to a statement: none of them meets the
  * statement timeout, however large the table is. Yields after each page how many events it gave.
  */
-export async function* appendPages(db: Db | Tx, queue: Queue, owed = sql`true`): AsyncGenerator<{ events: number }> {
+export async function* appendPages(db: Db | Tx, queue: Queue, owed = sql`true`): AsyncGenerator<number> {
   const { table, event } = sources[queue.table];
   type Page = { events: number; last: string | null };
   for (let after: string | null = null; ; ) {
@@ -79,7 +79,7 @@ export async function* appendPages(db: Db | Tx, queue: Queue, owed = sql`true`):
       select count(*) filter (where owed)::int as events, (select row_id::text from page order by row_id desc limit 1) as last from page`);
     if (page === undefined || page.last === null) return;
     after = page.last;
-    yield { events: page.events };
+    yield page.events;
   }
 }
 
@@ -96,7 +96,7 @@ export async function emitOutbox(
   return await rebuilding(db, queue, async (lock) => {
     const total = await countRows(db, table);
     let count = 0;
-    for await (const { events } of appendPages(db, queue)) {
+    for await (const events of appendPages(db, queue)) {
       count += events;
       onProgress(count, total);
       await lock.check();

@@ -152,7 +152,7 @@ const announceTakeOver = async (db: Db, since: string) =>
 async function completeTakeOver(db: Db | Tx, since: string, refused: readonly string[]): Promise<number> {
   const owed = sql`(${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[]))`;
   let count = 0;
-  for await (const { events } of appendPages(db, queues.search, owed)) count += events;
+  for await (const events of appendPages(db, queues.search, owed)) count += events;
   await db.execute(sql`update projection_status set take_over_since = null, updated_at = now() where ${own}`);
   return count;
 }
