@@ -79,7 +79,7 @@ type Attempt = "there" | "created" | { readonly refusal: CommandError; readonly 
 
 async function tryIndex(client: Client, settings: Settings): Promise<Attempt> {
   try {
-    const outcome = await ensureIndex(client, settings.index);
+    const outcome = await ensureIndex(client, { alias: settings.index, environment: settings.environment });
     if (typeof outcome === "string") return outcome;
     return { refusal: new CommandError("refused", outcome.detail), mayPass: false };
   } catch (error) {

@@ -23,13 +23,13 @@ type Task = Request & { readonly store: Store; readonly db: Db; readonly resourc
 
 async function newIndex({ store, db, resources, signal, onProgress }: Task) {
   const { settings } = store;
-  const { config, index } = settings;
+  const { config, index, environment } = settings;
   const client = await reachElasticsearch(settings, resources);
   const prepared = await prepareIndex(client, settings);
   // Here it is needed at once.
   if (typeof prepared === "object") throw prepared.away;
   const rebuilt = await rebuildSearch(db, client, {
-    alias: index,
+    search: { alias: index, environment },
     maxBytes: config.OUTBOX_BULK_MAX_BYTES,
     timeoutMs: config.ELASTIC_REQUEST_TIMEOUT_MS,
     signal,

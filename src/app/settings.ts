@@ -17,6 +17,14 @@ export type Settings = {
   readonly address: DatabaseAddress | undefined;
 };
 
+/** Of dev and test apart, as their databases are: one embedded engine holds them all. */
+const defaultIndices: Record<Environment, string> = {
+  dev: "wordloom-dev-search-index",
+  test: "wordloom-test-search-index",
+  sandbox: "wordloom-search-index",
+  prod: "wordloom-search-index",
+};
+
 /** Throws a CommandError: bad configuration (exit 2), or an environment that does not fit its database (exit 5). */
 export function readSettings(env: Env): Settings {
   const config = readConfig(env);
@@ -26,8 +34,7 @@ export function readSettings(env: Env): Settings {
       "refused",
       `[ENV_GUARD] Refusing to start: WORDLOOM_ENV names an unknown environment; use one of ${environments.join(", ")}`,
     );
-  const index =
-    config.ELASTIC_INDEX ?? (environment === "test" ? "wordloom-test-search-index" : "wordloom-search-index");
+  const index = config.ELASTIC_INDEX ?? defaultIndices[environment];
   const address = config.DATABASE_URL === undefined ? undefined : parseDatabaseUrl(config.DATABASE_URL);
   const folder = dataDir(config, env);
   checkAddress(environment, address ?? embeddedAddress(environment, join(folder, "postgres")), index);

@@ -67,7 +67,7 @@ export const schema = Type.Object({
   ELASTIC_INDEX: Type.Optional(
     text(
       search,
-      "Alias of the search index. Unset: wordloom-search-index, in test wordloom-test-search-index.",
+      "Alias of the search index, one for each environment. Unset: wordloom-search-index, in dev wordloom-dev-search-index, in test wordloom-test-search-index.",
       undefined,
       "^[a-z0-9][a-z0-9._-]{0,200}$",
     ),

@@ -25,8 +25,19 @@ const settings: estypes.IndicesIndexSettings = {
   gc_deletes: "24h",
 };
 
-const createIndex = (client: Client, index: string, alias: string) =>
-  client.indices.create({ index, mappings, settings, aliases: { [alias]: { is_write_index: true } } });
+/** What an index says of whose it is, as environment_sentinel does for a database: those who share an Elasticsearch must not rebuild each other's. */
+const markOf = (env: string) => ({ project: "wordloom", env });
+
+/** The alias that is searched, and the environment that it belongs to. */
+export type SearchIndex = { readonly alias: string; readonly environment: string };
+
+const createIndex = (client: Client, environment: string, index: string, alias: string) =>
+  client.indices.create({
+    index,
+    mappings: { ...mappings, _meta: markOf(environment) },
+    settings,
+    aliases: { [alias]: { is_write_index: true } },
+  });
 
 /** The names of the indices behind `name`, which may be a pattern; none where there are none. */
 async function indicesBehind(client: Client, name: string): Promise<string[]> {
@@ -35,13 +46,39 @@ async function indicesBehind(client: Client, name: string): Promise<string[]> {
 }
 
 /** Why the alias cannot be used as it is. */
-export type IndexProblem = { readonly kind: "not_an_alias"; readonly detail: string };
+export type IndexProblem = { readonly kind: "not_an_alias" | "of_another_environment"; readonly detail: string };
 
 /**
- * Makes sure that `alias` points to an index with our mapping, creating `<alias>-000001` when there is none. Any number of processes may call it at once.
+ * Finds an index behind `name` that is another environment's. One that says nothing was made before indices did, and is marked as ours from now on, where that is allowed: who
+ * may not change a mapping may still read and write.
+ */
+async function findStranger(
+  client: Client,
+  { alias, environment }: SearchIndex,
+  name: string,
+): Promise<IndexProblem | undefined> {
+  for (const [index, { mappings: found }] of Object.entries(await client.indices.getMapping({ index: name }))) {
+    const { _meta: notes } = found;
+    const env: unknown = notes?.["env"];
+    if (env === environment) continue;
+    if (typeof env === "string")
+      return {
+        kind: "of_another_environment",
+        detail: `the index behind "${alias}" is of the environment ${env}, but WORDLOOM_ENV is ${environment}; set ELASTIC_INDEX to a name of its own`,
+      };
+    await client.indices.putMapping({ index, _meta: { ...notes, ...markOf(environment) } }, { ignore: [403] });
+  }
+  return undefined;
+}
+
+/**
+ * Makes sure that the alias points to an index with our mapping that is of our environment, creating `<alias>-000001` when there is none. Any number of processes may call it at
+ * once.
  * Returns "there", "created", or a problem that only an operator can solve. Throws the client's errors when the engine does not answer.
  */
-export async function ensureIndex(client: Client, alias: string): Promise<"there" | "created" | IndexProblem> {
+export async function ensureIndex(client: Client, search: SearchIndex): Promise<"there" | "created" | IndexProblem> {
+  const { alias, environment } = search;
+  const first = `${alias}-000001`;
   // One look for both: between two, another process may make the alias, which would then be taken for an index.
   const behind = await indicesBehind(client, alias);
   if (behind.includes(alias))
@@ -49,16 +86,16 @@ export async function ensureIndex(client: Client, alias: string): Promise<"there
       kind: "not_an_alias",
       detail: `"${alias}" is an index, not an alias: give ELASTIC_INDEX another name, or delete that index`,
     };
-  if (behind.length > 0) return "there";
+  if (behind.length > 0) return (await findStranger(client, search, alias)) ?? "there";
   try {
-    await createIndex(client, `${alias}-000001`, alias);
+    await createIndex(client, environment, first, alias);
     return "created";
   } catch (error) {
     if (error instanceof errors.ResponseError && error.message.includes("resource_already_exists_exception")) {
       // Somebody else was quicker; or the index is there without its alias, which is put back.
-      await client.indices.updateAliases({
-        actions: [{ add: { index: `${alias}-000001`, alias, is_write_index: true } }],
-      });
+      const stranger = await findStranger(client, search, first);
+      if (stranger) return stranger;
+      await client.indices.updateAliases({ actions: [{ add: { index: first, alias, is_write_index: true } }] });
       return "there";
     }
     throw error;
@@ -82,12 +119,12 @@ function numberOf(alias: string, index: string): number | null {
 }
 
 /** Makes the index that comes after those of `alias`, empty. What an interrupted rebuild has left goes first: nobody but one rebuild may call this at a time. */
-export async function openNextIndex(client: Client, alias: string): Promise<NextIndex> {
+export async function openNextIndex(client: Client, { alias, environment }: SearchIndex): Promise<NextIndex> {
   await dropAside(client, alias);
   const numbers = (await indicesBehind(client, `${alias}-*`)).map((index) => numberOf(alias, index) ?? 0);
   const index = `${alias}-${String(Math.max(0, ...numbers) + 1).padStart(6, "0")}`;
   const building = asideAlias(alias);
-  await createIndex(client, index, building);
+  await createIndex(client, environment, index, building);
   return { index, building };
 }
 

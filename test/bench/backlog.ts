@@ -38,7 +38,7 @@ async function rate(index: string, count: number): Promise<number> {
 }
 
 const index = "wordloom-test-bench-backlog";
-await ensureIndex(client, index);
+await ensureIndex(client, { alias: index, environment: "test" });
 await fill(database.db, 60_000);
 await rate(index, 60_000);
 

@@ -17,7 +17,7 @@ export async function openIndex(
   client: Client,
 ): Promise<{ readonly name: string; readonly close: () => Promise<void> }> {
   const name = `wordloom-test-bench-${crypto.randomUUID().slice(0, 8)}`;
-  await ensureIndex(client, name);
+  await ensureIndex(client, { alias: name, environment: "test" });
   return {
     name,
     close: async () => {

@@ -111,6 +111,24 @@ test("a worker that makes a new index says that Postgres has documents for it, a
   expect(told(second.lines)).toEqual([]);
 }, 30_000);
 
+test("an index of another environment is neither written nor rebuilt, and the message says what to set", async () => {
+  const other = { ELASTIC_INDEX: "wordloom-test-foreign-index" };
+  const index = `${other.ELASTIC_INDEX}-000001`;
+  const client = await connectElasticsearch({ url: stage.elastic, requestTimeoutMs: 10_000 });
+  await client.indices.create({
+    index,
+    mappings: { _meta: { env: "dev" } },
+    aliases: { [other.ELASTIC_INDEX]: { is_write_index: true } },
+  });
+  for (const command of ["work", "rebuild"]) {
+    const ended = await stage.run([command], other);
+    expect(ended).toMatchObject({ code: 5, out: "" });
+    expect(ended.err).toContain("is of the environment dev, but WORDLOOM_ENV is test; set ELASTIC_INDEX");
+  }
+  expect(Object.keys(await client.indices.getAlias({ index: `${other.ELASTIC_INDEX}*` }))).toEqual([index]);
+  await client.close();
+}, 30_000);
+
 test("an Elasticsearch that is away is named", async () => {
   const ended = await wordloom(["rebuild"], {
     WORDLOOM_ENV: "test",

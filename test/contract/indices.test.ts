@@ -228,6 +228,18 @@ describe.each(await openTargets())("indices on %s", (_name, target) => {
     expect((await client.count({ index, query: { match: { extra: "所有" } } })).count).toBe(1);
   });
 
+  test("notes of a mapping are kept until others take their place, and change no field", async () => {
+    const { index } = await createWordloomIndex(target);
+    const put = async (body: object) => (await send("PUT", `/${index}/_mapping`, body)).json;
+    const shown = async () => (await send("GET", `/${index}/_mapping`)).json[index].mappings;
+    expect(await put({ _meta: { env: "dev", of: { depth: 2 } } })).toEqual({ acknowledged: true });
+    expect(await shown()).toEqual({ ...wordloomIndex.mappings, _meta: { env: "dev", of: { depth: 2 } } });
+    await put({ properties: { extra: { type: "keyword" } } });
+    expect((await shown())["_meta"]).toEqual({ env: "dev", of: { depth: 2 } });
+    await put({ _meta: { env: "prod" } });
+    expect((await shown())["_meta"]).toEqual({ env: "prod" });
+  });
+
   test("an alias moves from one index to another in one step", async () => {
     const { alias, index } = await createWordloomIndex(target);
     const next = `${alias}-000002`;

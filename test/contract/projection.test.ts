@@ -65,9 +65,9 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
 
   test("an index that somebody else has just made, or that has lost its alias, is taken, and the alias put back", async () => {
     await client.indices.create({ index: `${alias}-000001` });
-    expect(await ensureIndex(client, alias)).toBe("there");
+    expect(await ensureIndex(client, { alias, environment: "test" })).toBe("there");
     expect(await client.indices.existsAlias({ name: alias })).toBe(true);
-    expect(await ensureIndex(client, alias)).toBe("there");
+    expect(await ensureIndex(client, { alias, environment: "test" })).toBe("there");
   });
 
   test.each([1, 2])("another process may make the index right after answer %d to this one", async (moment) => {
@@ -78,7 +78,7 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
         const { pathname, search } = new URL(request.url);
         const answer = await send(request.method, pathname + search, (await request.text()) || undefined);
         answers += 1;
-        if (answers === moment + 1) await ensureIndex(client, alias);
+        if (answers === moment + 1) await ensureIndex(client, { alias, environment: "test" });
         // Not all of its headers: the text is unpacked already.
         const kept = ["content-type", "x-elastic-product"].map((name) => [name, answer.headers.get(name) ?? ""]);
         return new Response(answer.text, { status: answer.status, headers: Object.fromEntries(kept) });
@@ -86,19 +86,41 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
     });
     // The first request asks for the engine's version.
     const slower = await connectElasticsearch({ url: between.url.origin, requestTimeoutMs: 20_000 });
-    expect(await ensureIndex(slower, alias)).toBeOneOf(["there", "created"]);
+    expect(await ensureIndex(slower, { alias, environment: "test" })).toBeOneOf(["there", "created"]);
     expect(answers).toBeGreaterThan(moment);
     expect(await client.indices.existsAlias({ name: alias })).toBe(true);
     await slower.close();
   });
 
+  test("an index of another environment is refused, whether it has the alias or not", async () => {
+    await ensureIndex(client, { alias, environment: "sandbox" });
+    const refused = { kind: "of_another_environment", detail: expect.stringContaining("of the environment sandbox") };
+    expect(await ensureIndex(client, { alias, environment: "prod" })).toMatchObject(refused);
+    await client.indices.updateAliases({ actions: [{ remove: { index: `${alias}-000001`, alias } }] });
+    expect(await ensureIndex(client, { alias, environment: "prod" })).toMatchObject(refused);
+    expect(await client.indices.existsAlias({ name: alias })).toBe(false);
+    expect(await ensureIndex(client, { alias, environment: "sandbox" })).toBe("there");
+  });
+
+  test("an index that does not say whose it is becomes that of the first who uses it, and keeps what else it says", async () => {
+    const mappings = { _meta: { owner: "search team" }, dynamic: "strict", properties: fields } as const;
+    await client.indices.create({ index: `${alias}-000007`, mappings, aliases: { [alias]: {} } });
+    expect(await ensureIndex(client, { alias, environment: "prod" })).toBe("there");
+    expect(await client.indices.getMapping({ index: alias })).toEqual({
+      [`${alias}-000007`]: {
+        mappings: { ...mappings, _meta: { owner: "search team", project: "wordloom", env: "prod" } },
+      },
+    });
+    expect(await ensureIndex(client, { alias, environment: "dev" })).toMatchObject({ kind: "of_another_environment" });
+  });
+
   test("an index of that name is refused, with what to do", async () => {
     await client.indices.create({ index: alias });
-    expect(await ensureIndex(client, alias)).toMatchObject({ kind: "not_an_alias" });
+    expect(await ensureIndex(client, { alias, environment: "test" })).toMatchObject({ kind: "not_an_alias" });
   });
 
   test("index and delete are applied, and the delete of an absent document is a noop", async () => {
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
     const [one, , two] = await seed(db, [upsert, remove, { ...upsert, version: 9_007_199_254_740_993n }]);
     await run();
     expect(await brief()).toEqual([applied, noop, applied]);
@@ -123,7 +145,7 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
   });
 
   test("409: an equal and an older version are superseded, of a deleted document too, and it stays deleted", async () => {
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
     const [a, b, c] = await seed(db, [{ ...upsert, version: 8n }, upsert, { ...remove, version: 8n }]);
     await run();
     await emptyQueue(db);
@@ -139,7 +161,7 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
   });
 
   test("403: index.blocks.write fails each event for good", async () => {
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
     await client.indices.putSettings({ index: alias, settings: { "index.blocks.write": true } });
     await seed(db, [upsert, remove]);
     await run();
@@ -150,7 +172,7 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
   });
 
   test("429: read_only_allow_delete, the block of the flood stage, is retried and lands when it is lifted", async () => {
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
     const block = (on: boolean | null) =>
       client.indices.putSettings({ index: alias, settings: { "index.blocks.read_only_allow_delete": on } });
     await block(true);
@@ -198,7 +220,7 @@ describe.each(await openTargets())("%s", (_, { client, newName, send }) => {
       expect(batchResult(recorded)).toBe("retry");
     }
     expect(await client.indices.exists({ index: alias })).toBe(false);
-    expect(await ensureIndex(client, alias)).toBe("created");
+    expect(await ensureIndex(client, { alias, environment: "test" })).toBe("created");
     await makeDue(db);
     await run();
     expect((await readRows(db)).map((row) => row.status)).toEqual(["done", "done"]);

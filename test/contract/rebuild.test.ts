@@ -81,7 +81,7 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     await emptyQueue(db);
     await db.execute(sql`truncate projection_status`);
     alias = newName();
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
   });
 
   const indices = async () => Object.keys(await client.indices.getAlias({ index: `${alias}-*` })).toSorted();
@@ -89,7 +89,7 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
   const project = () => runBatch(db, openSearch(db, client, { index: alias, timeoutMs: 20_000 }), recorded);
   const rebuild = (of: Partial<Parameters<typeof rebuildSearch>[2]> = {}, by = client) =>
     rebuildSearch(db, by, {
-      alias,
+      search: { alias, environment: "test" },
       maxBytes: 5_000_000,
       timeoutMs: 20_000,
       signal: never,
@@ -327,7 +327,7 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     });
 
     // As a killed one leaves it.
-    await openNextIndex(client, alias);
+    await openNextIndex(client, { alias, environment: "test" });
     expect(await indices()).toEqual([`${alias}-000001`, `${alias}-000002`]);
     await rebuild();
     expect(await indices()).toEqual([`${alias}-000002`]);
@@ -403,7 +403,7 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     await project();
     await emptyEvents();
     await client.indices.delete({ index: `${alias}-000001` });
-    await ensureIndex(client, alias);
+    await ensureIndex(client, { alias, environment: "test" });
     const seen: number[] = [];
     const options = { signal: never, onProgress: (done: number, total: number) => void seen.push(done, total) };
     expect(await emitOutbox(db, queues.search, options)).toBe(3);

@@ -73,7 +73,7 @@ async function fill() {
 }
 
 beforeAll(async () => {
-  await ensureIndex(client, index);
+  await ensureIndex(client, { alias: index, environment: "test" });
   made = await fill();
   await project();
 });

@@ -83,7 +83,7 @@ export async function openScene(elasticUrl: string): Promise<Scene> {
   await recordRetries(db);
   const client = await connectElasticsearch({ url: elasticUrl, requestTimeoutMs: 20_000 });
   const index = `wordloom-test-storm-${crypto.randomUUID().slice(0, 8)}`;
-  await ensureIndex(client, index);
+  await ensureIndex(client, { alias: index, environment: "test" });
   const workers: Worker[] = [];
   const starting = new Set<Promise<Worker>>();
   afterAll(async () => {

@@ -179,7 +179,9 @@ export async function startScriptedEngine(): Promise<Engine> {
     }
     const chunks: Buffer[] = [];
     for await (const chunk of req) chunks.push(chunk as Buffer);
-    if (path.endsWith("/_bulk")) send(res, await bulk(Buffer.concat(chunks).toString()));
+    if (path.endsWith("/_mapping"))
+      res.writeHead(200, json).end(JSON.stringify({ "scripted-000001": { mappings: { _meta: { env: "test" } } } }));
+    else if (path.endsWith("/_bulk")) send(res, await bulk(Buffer.concat(chunks).toString()));
     else res.writeHead(200, json).end(JSON.stringify({ version: { number: "9.2.2" } }));
   }
 

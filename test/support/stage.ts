@@ -25,7 +25,7 @@ export type Stage = {
   /** `wordloom up`, ready: API and worker in one process. */
   readonly up: (environment?: Environment) => Promise<Process>;
   /** Any other command of `wordloom`, to its end. */
-  readonly run: (args: readonly string[]) => Promise<Ended>;
+  readonly run: (args: readonly string[], environment?: Environment) => Promise<Ended>;
   /** host:port of a worker's metrics, whether it runs or not. */
   readonly metricsOf: (id: string) => string;
   /** Ends all of it. */
@@ -65,7 +65,7 @@ export async function openStage(environment: Environment = {}): Promise<Stage> {
     work: async (id, own = {}) =>
       keep(await startWork({ ...env, ...own, OUTBOX_METRICS_PORT: portOf(id) }, ["--worker-id", id])),
     up: async (own = {}) => keep(await startUp({ ...env, ...own })),
-    run: (args) => wordloom(args, { WORDLOOM_ENV: "test", ...env }),
+    run: (args, given = {}) => wordloom(args, { WORDLOOM_ENV: "test", ...env, ...given }),
     metricsOf: (id) => `127.0.0.1:${portOf(id)}`,
     close: async () => {
       const ending = [...running];

@@ -22,10 +22,12 @@ export type Dynamic = "strict" | "true" | "false";
 
 export interface Mapping {
   readonly dynamic: Dynamic | undefined;
+  /** Notes of the client's, kept as they are. */
+  readonly meta: JsonObject | undefined;
   readonly fields: ReadonlyMap<string, Field>;
 }
 
-export const emptyMapping: Mapping = { dynamic: undefined, fields: new Map() };
+export const emptyMapping: Mapping = { dynamic: undefined, meta: undefined, fields: new Map() };
 
 /** Parameters that change nothing here, and may therefore be accepted, come as `true`. */
 const parameters: Record<FieldType, Record<string, "boolean" | "string" | "integer">> = {
@@ -42,10 +44,12 @@ const parameters: Record<FieldType, Record<string, "boolean" | "string" | "integ
 /** `current` with `definition` merged into it. Throws the refusals that Elasticsearch gives for a bad mapping. */
 export function mergeMapping(current: Mapping, definition: JsonObject, creating: boolean): Mapping {
   const fields = new Map(current.fields);
-  let dynamic = current.dynamic;
+  let { dynamic, meta } = current;
   for (const [key, value] of Object.entries(definition)) {
     if (key === "dynamic") {
       dynamic = parseDynamic(value);
+    } else if (key === "_meta" && isObject(value)) {
+      meta = value;
     } else if (key === "properties" && isObject(value)) {
       for (const [name, field] of Object.entries(value)) {
         const parsed = parseField(name, field, fields.get(name)?.ordinal ?? fields.size);
@@ -62,7 +66,7 @@ export function mergeMapping(current: Mapping, definition: JsonObject, creating:
       if (field.name.includes(".")) throw badMapping(`field name [${field.name}] is not supported: no objects here`);
     }
   }
-  return { dynamic, fields };
+  return { dynamic, meta, fields };
 }
 
 export function showMapping(mapping: Mapping): JsonObject {
@@ -70,6 +74,7 @@ export function showMapping(mapping: Mapping): JsonObject {
   for (const name of [...mapping.fields.keys()].sort()) properties[name] = mapping.fields.get(name)?.definition ?? {};
   return {
     ...(mapping.dynamic === undefined ? {} : { dynamic: mapping.dynamic }),
+    ...(mapping.meta === undefined ? {} : { _meta: mapping.meta }),
     ...(mapping.fields.size === 0 ? {} : { properties }),
   };
 }

@@ -188,14 +188,15 @@ export function dropIndex(db: Database, index: Index): void {
 /** Fields as pairs in the order of their ordinals, which an object with names like "1" would not keep. */
 function writeMapping(mapping: Mapping): string {
   const fields = [...mapping.fields].map(([name, field]) => [name, field.definition]);
-  return stringify([mapping.dynamic ?? null, fields]);
+  return stringify([mapping.dynamic ?? null, fields, mapping.meta ?? null]);
 }
 
 function readMapping(text: string): Mapping {
   const stored = parseJson(text);
   if (!Array.isArray(stored)) throw new Error("the stored mapping is not readable");
-  const [dynamic = null, fields] = stored;
-  let mapping = dynamic === null ? emptyMapping : mergeMapping(emptyMapping, { dynamic }, false);
+  const [dynamic = null, fields, meta = null] = stored;
+  const root = { ...(dynamic === null ? {} : { dynamic }), ...(meta === null ? {} : { _meta: meta }) };
+  let mapping = mergeMapping(emptyMapping, root, false);
   for (const pair of Array.isArray(fields) ? fields : []) {
     const [name, definition] = Array.isArray(pair) ? pair : [];
     if (typeof name !== "string" || !isObject(definition)) throw new Error("the stored mapping is not readable");

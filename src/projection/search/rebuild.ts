@@ -5,7 +5,7 @@ import { CommandError } from "../../errors.ts";
 import { queues } from "../../outbox/event.ts";
 import { pause } from "../../pause.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
-import { dropAside, openNextIndex, takeOver } from "../../search/indices.ts";
+import { dropAside, openNextIndex, type SearchIndex, takeOver } from "../../search/indices.ts";
 import { retryDelayMs } from "../backoff.ts";
 import { countRows } from "../pages.ts";
 import { appendPages, interrupted, lockRebuild, type Progress, rebuilding } from "../rebuild.ts";
@@ -15,8 +15,8 @@ import { parts } from "./cut.ts";
 import { changedSince, readItems, readMark, type StoredItem, type Wanted } from "./document.ts";
 
 export type RebuildOptions = {
-  /** The alias that is searched. It is there. */
-  readonly alias: string;
+  /** What is searched. It is there, and ours. */
+  readonly search: SearchIndex;
   readonly maxBytes: number;
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
@@ -45,7 +45,9 @@ const limits = { maxAttempts: 3, terminalOnTransient: false };
  * dropped; whatever stops a rebuild, it stays as it is. Throws a CommandError when another rebuild runs, the engine does not come back, or `signal` fires.
  */
 export async function rebuildSearch(db: Db, client: Client, options: RebuildOptions): Promise<Rebuilt> {
-  const { alias, maxBytes, timeoutMs, signal, onProgress } = options;
+  const { search, maxBytes, timeoutMs, signal, onProgress } = options;
+
+  const { alias } = search;
 
   /** Sends what can be sent, again and again. Returns what is refused for good. */
   async function send(target: string, stored: readonly StoredItem[]) {
@@ -81,7 +83,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
   return await rebuilding(db, queues.search, async (lock) => {
     const total = await countRows(db, sql`search_index where deleted_at is null`);
     const begun = await readMark(db);
-    const { index, building } = await openNextIndex(client, alias);
+    const { index, building } = await openNextIndex(client, search);
     const refused = new Map<string, { stored: StoredItem; error: string }>();
 
     /** The next page is read while this one is sent. */

@@ -89,7 +89,7 @@ describe("the embedded engine's data", () => {
     expect(late.items[0].index.status).toBe(409);
   });
 
-  test("a restart keeps indices, aliases, settings, versions and deletions", async () => {
+  test("a restart keeps indices, aliases, settings, notes, versions and deletions", async () => {
     const folder = newFolder();
     const first = await startEngine({ dataDir: folder, port: 0 });
     await send(
@@ -98,6 +98,7 @@ describe("the embedded engine's data", () => {
       "/i",
       mapping.replace("{", '{"aliases":{"a":{}},"settings":{"index.gc_deletes":"24h"},'),
     );
+    await send(first.url, "PUT", "/i/_mapping", '{"_meta":{"env":"test"}}');
     await send(
       first.url,
       "POST",
