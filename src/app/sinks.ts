@@ -27,9 +27,10 @@ export function openSinks(
   metrics: Metrics,
   resources: AsyncDisposableStack,
 ): Sinks {
-  const tracing = openTracing(config, service, version, spansDropped(metrics));
+  const log = openLog(config, services[service]);
+  const tracing = openTracing(config, service, version, spansDropped(metrics, log));
   flushWith(resources, tracing);
-  return { log: openLog(config, services[service]), metrics, tracing };
+  return { log, metrics, tracing };
 }
 
 /** Tells what the process starts with. */

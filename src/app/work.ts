@@ -2,7 +2,7 @@ import { serveOps } from "../http/ops.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
-import { graceExceeded, searchAway } from "../telemetry/signals.ts";
+import { graceExceeded, searchAway, workerListeningAt } from "../telemetry/signals.ts";
 import { prepareIndex, prepareIndexLater, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { aborted, graceAfter, listening } from "./listen.ts";
 import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
@@ -74,6 +74,7 @@ async function carry(
       }),
   );
   resources.defer(() => ops.stop());
+  workerListeningAt(sinks, ops.metricsUrl, ops.healthUrl);
   const projections = startProjections(
     names,
     store,

@@ -1,5 +1,5 @@
 import { Elysia } from "elysia";
-import { type ProblemCode, problems } from "../errors.ts";
+import { causeCodeOf, type ProblemCode, problems, WordloomError } from "../errors.ts";
 import type { RequestSignals } from "../telemetry/request-signals.ts";
 import { blockRoutes } from "./blocks.ts";
 import { bookRoutes } from "./books.ts";
@@ -28,7 +28,13 @@ export type ApiServer = {
 };
 
 /** One request on its way through the server. */
-type Exchange = { readonly signals: RequestSignals; route: string | null; problem: ProblemCode | undefined };
+type Exchange = {
+  readonly signals: RequestSignals;
+  route: string | null;
+  problem: ProblemCode | undefined;
+  /** The code of what the problem comes from. */
+  cause: string | undefined;
+};
 
 function refuse(exchange: Exchange, problem: Problem): Response {
   exchange.problem = problem.code;
@@ -83,6 +89,7 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     } else exchange.route = route;
     if (problem.code === "VALIDATION_ERROR")
       exchange.signals.refused(exchange.route, problems.VALIDATION_ERROR[0], problem.faults ?? []);
+    exchange.cause = causeCodeOf(error instanceof WordloomError ? error.cause : error);
     if (problem.code === "INTERNAL") desk.signals.failed(exchange.signals.correlationId, error);
     return refuse(exchange, problem);
   });
@@ -110,14 +117,15 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
   async function answer(received: Request): Promise<Response> {
     const request = addressed(received);
     const signals = desk.signals.request(request);
-    const exchange: Exchange = { signals, route: null, problem: undefined };
+    const exchange: Exchange = { signals, route: null, problem: undefined, cause: undefined };
     return await signals.run(async () => {
       const { response, bytes } = await respond(request, exchange);
       response.headers.set("x-request-id", signals.correlationId);
       response.headers.set("cache-control", "no-store");
       response.headers.set("x-content-type-options", "nosniff");
       if (readiness.draining) response.headers.set("connection", "close");
-      signals.end(exchange.route, response.status, request.method === "HEAD" ? 0 : bytes, exchange.problem);
+      const { route, problem, cause } = exchange;
+      signals.end(route, response.status, request.method === "HEAD" ? 0 : bytes, problem && { code: problem, cause });
       return response;
     });
   }

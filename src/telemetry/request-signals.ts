@@ -25,9 +25,14 @@ export type RequestSignals = {
   ) => void;
   /**
    * Once, when the answer is known, with the length of its body. `route` is the template, null when nothing matched: the raw path is never a name. `problem` is its code, if the
-   * answer is one.
+   * answer is one, with the code of what it comes from (ECONNREFUSED, an SQLSTATE).
    */
-  readonly end: (route: string | null, status: number, bytes: number, problem?: string) => void;
+  readonly end: (
+    route: string | null,
+    status: number,
+    bytes: number,
+    problem?: { readonly code: string; readonly cause: string | undefined },
+  ) => void;
 };
 
 export type ApiSignals = {
@@ -144,7 +149,7 @@ export function apiSignals(
             // A fault of the caller's is no error of a server span.
             if (status >= 500) {
               span.setStatus({ code: SpanStatusCode.ERROR });
-              span.setAttribute("error.type", problem ?? String(status));
+              span.setAttribute("error.type", problem?.code ?? String(status));
             }
             span.end();
           }
@@ -157,9 +162,11 @@ export function apiSignals(
             status_code: status,
             duration_ms: Math.round(seconds * 1e6) / 1000,
             response_bytes: bytes,
+            reason: problem?.code,
+            error: status >= 500 ? problem?.cause : undefined,
             ...keys,
           };
-          const message = `${spanName(method, route)} ${status}`;
+          const message = `${spanName(method, route)} ${status}${problem ? ` ${problem.code}` : ""}`;
           if (status >= 500) log.error(line, message);
           else log.info(line, message);
         },

@@ -1,9 +1,10 @@
 import type { Config } from "../config.ts";
+import { causeCodeOf } from "../errors.ts";
 import { pointsAtGrpc } from "./collector-address.ts";
 import { obsSchema } from "./keys.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
-import { type DropReason, dropReasons, type Tracing } from "./tracing.ts";
+import { dropReasons, type TellDrop, type Tracing } from "./tracing.ts";
 
 /**
  * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
@@ -81,8 +82,38 @@ export function listeningAt({ log }: Sinks, url: string): void {
   log.warn({ event: "api.listening", url }, `listening at ${url}`);
 }
 
-/** Returns what counts dropped spans; each reason starts at 0, so that increase() sees the first drop. */
-export function spansDropped(metrics: Metrics): (reason: DropReason, count: number) => void {
+/** The worker answers from here on; warn, so that no level hides where. */
+export function workerListeningAt({ log }: Sinks, metricsUrl: string, healthUrl: string): void {
+  log.warn(
+    { event: "worker.listening", url: healthUrl },
+    `metrics at ${metricsUrl}/metrics, health at ${healthUrl}/readyz`,
+  );
+}
+
+/** A collector that is away fails twice a second. */
+const tellDropsMs = 60_000;
+
+/**
+ * Returns what counts dropped spans; each reason starts at 0, so that increase() sees the first drop. Why the collector did not take them is told in a line, at most once a
+ * minute: of `error` its code alone, since a collector's answer may quote what it was sent.
+ */
+export function spansDropped(metrics: Metrics, log: Pick<Log, "warn">): TellDrop {
   for (const reason of dropReasons) metrics.add("wordloom_spans_dropped_total", { reason }, 0);
-  return (reason, count) => metrics.add("wordloom_spans_dropped_total", { reason }, count);
+  let toldAt = Number.NEGATIVE_INFINITY;
+  return (reason, count, error) => {
+    metrics.add("wordloom_spans_dropped_total", { reason }, count);
+    if (reason !== "export_failed" || performance.now() - toldAt < tellDropsMs) return;
+    toldAt = performance.now();
+    log.warn(
+      { event: "tracing.export_failed", count, error: exportFailure(error) },
+      "the collector did not take spans; see wordloom_spans_dropped_total, and OTEL_EXPORTER_OTLP_ENDPOINT",
+    );
+  };
+}
+
+/** `HTTP 401`, ECONNREFUSED. */
+function exportFailure(error: Error | undefined): string | undefined {
+  if (error === undefined) return undefined;
+  const status: unknown = "code" in error ? error.code : undefined;
+  return typeof status === "number" ? `HTTP ${status}` : (causeCodeOf(error) ?? error.name);
 }

@@ -29,6 +29,9 @@ import { openSpanSerializer } from "./span-serializer.ts";
 export const dropReasons = ["queue_full", "export_failed", "shutdown"] as const;
 export type DropReason = (typeof dropReasons)[number];
 
+/** Hears of spans that did not reach the collector; `error` is what an export failed with. */
+export type TellDrop = (reason: DropReason, count: number, error?: Error) => void;
+
 export type Tracing = {
   readonly enabled: boolean;
   readonly tracer: Tracer;
@@ -93,7 +96,7 @@ function createSampler(config: Config): Sampler {
  */
 function countingProcessor(
   exporter: SpanExporter,
-  dropped: (reason: DropReason, count: number) => void,
+  dropped: TellDrop,
 ): SpanProcessor & { readonly abandon: () => void } {
   let waiting = 0;
   let abandoned = false;
@@ -104,7 +107,7 @@ function countingProcessor(
         done({ code: ExportResultCode.SUCCESS });
         if (abandoned) return;
         waiting -= spans.length;
-        if (result.code !== ExportResultCode.SUCCESS) dropped("export_failed", spans.length);
+        if (result.code !== ExportResultCode.SUCCESS) dropped("export_failed", spans.length, result.error);
       });
     },
     shutdown: () => exporter.shutdown(),
@@ -162,7 +165,7 @@ export function openTracing(
   config: Config,
   service: ServiceName,
   version: string,
-  dropped: (reason: DropReason, count: number) => void,
+  dropped: TellDrop,
   exporter?: SpanExporter,
 ): Tracing {
   if (config.OTEL_SDK_DISABLED || !config.WORDLOOM_TRACING_ENABLED) {

@@ -199,7 +199,10 @@ test("a request is logged with what its caller has given it to be found by, wher
   expect(linesOf("c-2")[0]).toMatchObject({ cache_bust: "17" });
   expect(linesOf("c-2")[0]).not.toHaveProperty("cid");
   await send("GET", "/api/v1/search?q=words&cache_bust=18", undefined, { "x-request-id": "c-3" });
-  expect(linesOf("c-3")).toMatchObject([{ cache_bust: "18" }, { status_code: 503 }]);
+  expect(linesOf("c-3")).toMatchObject([
+    { cache_bust: "18" },
+    { status_code: 503, reason: "SEARCH_UNAVAILABLE", message: "GET /api/v1/search 503 SEARCH_UNAVAILABLE" },
+  ]);
 });
 
 test("what does not fit the schema is logged with its places, and without what was sent", async () => {
@@ -304,6 +307,14 @@ test("a database that is gone is 503 everywhere but where it is not needed, and 
   };
   const expectBack = () => until("it is ready", async () => (await own.send("GET", "/readyz")).status === 200, 10_000);
   await expectGone();
+  expect(own.logged.map((line): unknown => JSON.parse(line))).toContainEqual(
+    expect.objectContaining({
+      event: "http.response",
+      route: "/api/v1/tags",
+      reason: "DATABASE_UNAVAILABLE",
+      error: "ENOENT",
+    }),
+  );
   await gate.open();
   await expectBack();
   await gate.close();

@@ -68,7 +68,7 @@ test("every metric of the operator documents exists, spelled the same, with thei
 test("every counter has its series at 0 before anything has happened, so that increase() sees the first of each kind", async () => {
   const metrics = openMetrics("both");
   const config = readConfig({});
-  const tracing = openTracing(config, "api", "0", spansDropped(metrics));
+  const tracing = openTracing(config, "api", "0", spansDropped(metrics, { warn: () => undefined }));
   const sinks = { log: openLog(config, "test", { write: () => undefined }), metrics, tracing };
   apiSignals(sinks, { eventTypes });
   for (const projection of ["search", "chronicle"] as const)
@@ -212,7 +212,7 @@ test("what operators are told to set is a variable that is read", () => {
 
 test("every reason for a lost span is on the page from the start, so that the first loss is an increase", async () => {
   const metrics = openMetrics("worker");
-  spansDropped(metrics);
+  spansDropped(metrics, { warn: () => undefined });
   const lines = (await metrics.render(null)).body
     .split("\n")
     .filter((line) => line.startsWith("wordloom_spans_dropped_total"));

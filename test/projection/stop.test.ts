@@ -43,6 +43,9 @@ test("a worker that is told to stop is not ready any more but alive while it dra
     OUTBOX_LEASE_SECONDS: "600",
   });
   await until("a request is on its way", () => engine.requests.length === 1);
+  expect(worker.lines.filter((line) => line.includes('"event":"worker.listening"'))).toEqual([
+    expect.stringContaining(`"url":"${worker.url}"`),
+  ]);
   await until("it is ready", async () => (await report(`${worker.url}/readyz`)).status === 200);
   worker.kill("SIGTERM");
   const draining = await until("it is not ready", async () => {
@@ -51,8 +54,8 @@ test("a worker that is told to stop is not ready any more but alive while it dra
   });
   expect(draining.body).toMatchObject({ ok: false, reason: "draining" });
   expect(await report(`${worker.url}/livez`)).toMatchObject({ status: 200, body: { ok: true } });
-  worker.kill("SIGTERM");
-  expect(await worker.exited).toBe(143);
+  worker.kill("SIGINT");
+  expect(await worker.exited).toBe(130);
 });
 
 test("a worker exits with 0 when the grace is over, though neither Postgres nor the engine answers any more", async () => {

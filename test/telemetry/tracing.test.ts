@@ -272,10 +272,34 @@ test("the services of a process flush at the same time", async () => {
 
 test("dropped spans are counted in a metric, by reason", async () => {
   const metrics = openMetrics("api");
-  spansDropped(metrics)("export_failed", 7);
+  spansDropped(metrics, { warn: () => undefined })("export_failed", 7);
   const { body } = await metrics.render(null);
   expect(body).toContain('wordloom_spans_dropped_total{reason="export_failed"} 7');
 });
+
+test("why spans were not taken is told once a minute, by its code, without what the collector answers", async () => {
+  const lines: string[] = [];
+  const log = openLog(readConfig({ LOG_JSON: "1" }), "test", { write: (line: string) => void lines.push(line) });
+  using server = Bun.serve({ port: 0, fetch: () => new Response("a word of the collector's", { status: 401 }) });
+  const env = { ...on, OTEL_EXPORTER_OTLP_ENDPOINT: String(server.url) };
+  const drop = spansDropped(openMetrics("api"), log);
+  let dropped = 0;
+  const tracing = openTracing(readConfig(env), "api", "1", (reason, count, error) => {
+    dropped += count;
+    drop(reason, count, error);
+  });
+  opened.push(tracing);
+  endSpans(tracing, 700);
+  await until("the spans are given up", () => dropped === 700);
+  expect(lines.map((line): unknown => JSON.parse(line))).toMatchObject([
+    { event: "tracing.export_failed", level: "warn", error: "HTTP 401" },
+  ]);
+  expect(lines.join("")).not.toContain("a word");
+  const other = spansDropped(openMetrics("api"), log);
+  other("queue_full", 3);
+  other("export_failed", 3, Object.assign(new Error("connect"), { code: "ECONNREFUSED" }));
+  expect(lines.slice(1).map((line): unknown => JSON.parse(line))).toMatchObject([{ count: 3, error: "ECONNREFUSED" }]);
+}, 30_000);
 
 test("an active span of another tracer does not become the parent of a root", () => {
   const { tracing } = open(on, true);
