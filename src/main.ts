@@ -5,13 +5,18 @@ import { CommandError, exitCodes } from "./errors.ts";
 /** argv → subcommand → exit code. The first SIGINT or SIGTERM asks the command to finish, the second leaves at once. */
 
 const stop = new AbortController();
+/** A Ctrl-C under npm or npx comes twice, from the terminal and from npm: within this time the same signal counts once. */
+const echoMs = 300;
+let first: { readonly name: string; readonly at: number } | undefined;
 for (const [name, code] of [
   ["SIGINT", 130],
   ["SIGTERM", 143],
 ] as const)
   process.on(name, () => {
-    if (stop.signal.aborted) process.exit(code);
-    stop.abort(name);
+    if (first === undefined) {
+      first = { name, at: performance.now() };
+      stop.abort(name);
+    } else if (name !== first.name || performance.now() - first.at > echoMs) process.exit(code);
   });
 
 const crash = (error: unknown) => {

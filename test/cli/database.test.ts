@@ -151,7 +151,7 @@ async function stage(library: string, count: number) {
     database.db.execute<{ blocks: number }>(sql`
       select (select count(*)::int from blocks k where k.book_id = b.id) as blocks
         from books b join libraries l on l.id = b.library_id where l.name = ${library}`);
-  const hold = async (n: number, work: (child: ReturnType<typeof start>) => void) => {
+  const hold = async (n: number, work: (child: ReturnType<typeof start>) => void | Promise<void>) => {
     const child = start(command, env);
     await database.db
       .transaction(async (tx) => {
@@ -166,7 +166,7 @@ async function stage(library: string, count: number) {
           );
           return waiting.length > 0;
         });
-        work(child);
+        await work(child);
         tx.rollback();
       })
       .catch(() => undefined);
@@ -207,5 +207,19 @@ test("the second signal leaves at once", async () => {
     running.kill("SIGINT");
   });
   expect(await child.exited).toBeOneOf([130, 143]);
+  await close();
+});
+
+test("a Ctrl-C that comes twice in a moment, as under npm, is one", async () => {
+  const { hold, close } = await stage("Echoed", 10);
+  const child = await hold(5, async (running) => {
+    // Apart: what comes while one is pending is one for the kernel too.
+    for (let n = 0; n < 5; n += 1) {
+      running.kill("SIGINT");
+      await Bun.sleep(2);
+    }
+  });
+  expect(await child.exited).toBe(1);
+  expect(await child.stderr.text()).toContain("stopped before the end; run it again to go on");
   await close();
 });

@@ -154,7 +154,7 @@ test("a second signal leaves at once, and leaves no process behind", async () =>
     ).length;
   await until("its processes", async () => (await workers()) > 1);
   child.kill("SIGTERM");
-  child.kill("SIGTERM");
+  child.kill("SIGINT");
   await child.exited;
   await until("its processes to be gone", async () => (await workers()) === 0, 15_000);
 });
