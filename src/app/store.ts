@@ -5,7 +5,7 @@ import { databaseErrorCode, explainDatabaseError, isUnavailable, isUntrusted } f
 import { checkSentinel } from "../db/guard.ts";
 import { migrate, pendingMigrations } from "../db/migrate.ts";
 import { PostgresStartError } from "../embedded/postgres/failure.ts";
-import { startPostgres } from "../embedded/postgres/start.ts";
+import { keepPostgres } from "../embedded/postgres/keep.ts";
 import { CommandError } from "../errors.ts";
 import { poolOpened, statementSignals } from "../telemetry/database-signals.ts";
 import type { Sinks } from "../telemetry/signals.ts";
@@ -15,7 +15,7 @@ import { embeddedAddress, type Settings } from "./settings.ts";
 async function reachPostgres(settings: Settings, resources: AsyncDisposableStack): Promise<DatabaseAddress> {
   if (settings.address !== undefined) return settings.address;
   try {
-    const server = await startPostgres({ dataDir: join(settings.dataDir, "postgres") });
+    const server = await keepPostgres({ dataDir: join(settings.dataDir, "postgres") });
     resources.defer(() => server.stop());
     const address = embeddedAddress(settings.environment, server.socketPath);
     await server.createDatabase(address.database);

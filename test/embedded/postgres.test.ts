@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import postgres from "postgres";
 import { PostgresStartError } from "../../src/embedded/postgres/failure.ts";
+import { keepPostgres } from "../../src/embedded/postgres/keep.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
+import { until } from "../support/until.ts";
 
 setDefaultTimeout(60_000);
 const asRoot = process.getuid?.() === 0;
@@ -26,7 +28,11 @@ async function withServers(body: (start: (dataDir: string) => Promise<EmbeddedPo
   }
 }
 
-async function query(server: EmbeddedPostgres, text: string, database = "postgres"): Promise<unknown[]> {
+async function query(
+  server: Pick<EmbeddedPostgres, "connection">,
+  text: string,
+  database = "postgres",
+): Promise<unknown[]> {
   const sql = postgres({ ...server.connection, database, max: 1, onnotice: () => {} });
   try {
     return [...(await sql.unsafe(text).values())].flat();
@@ -155,6 +161,35 @@ test("a killed server is started anew over its stale postmaster.pid, and nothing
     expect(second.adopted).toBe(false);
     expect(await query(second, "select n from t")).toEqual([7]);
   });
+});
+
+test("a server that is killed while processes use it is started again by one of them, and ends with the last", async () => {
+  const dataDir = join(home, "kept");
+  const pidOf = async () => Number((await readFile(join(dataDir, "data/postmaster.pid"), "utf8")).split("\n")[0]);
+  const keepers = [await keepPostgres({ dataDir }), await keepPostgres({ dataDir })] as const;
+  const [first, second] = keepers;
+  const ask = (text: string) => query({ connection: { path: first.socketPath, user: "postgres" } }, text);
+  const before = await pidOf();
+  try {
+    await ask("create table t as select 7 as n");
+    process.kill(before, "SIGKILL");
+    const found = await until("it answers", () => ask("select n from t").catch(() => undefined), 20_000);
+    expect(found).toEqual([7]);
+    const after = await pidOf();
+    expect(after).not.toBe(before);
+    await until("both are members", async () => {
+      const [members] = await ask(
+        "select count(*)::int from pg_locks where locktype = 'advisory' and mode = 'ShareLock'",
+      );
+      return members === 2;
+    });
+    await first.stop();
+    expect(await ask("select n from t")).toEqual([7]);
+    await second.stop();
+    expect(gone(after)).toBe(true);
+  } finally {
+    for (const keeper of keepers) await keeper.stop();
+  }
 });
 
 test("a stale postmaster.pid whose number now belongs to another process does not stop the start", async () => {

@@ -31,6 +31,8 @@ export interface EmbeddedPostgres {
   databaseUrl(database: string): string;
   /** Creates a database unless it exists; says whether it did. */
   createDatabase(name: string): Promise<boolean>;
+  /** Whether the server is still there. */
+  runs(): Promise<boolean>;
   /** Leaves the server, and shuts it down (at most 12 s) when no other process uses it. Idempotent. */
   stop(): Promise<void>;
 }
@@ -58,6 +60,7 @@ export async function startPostgres(options: StartOptions): Promise<EmbeddedPost
     databaseUrl: (database) =>
       `postgres:///${encodeURIComponent(database)}?host=${encodeURIComponent(dirname(socketPath))}&user=postgres`,
     createDatabase: (name) => membership.createDatabase(name),
+    runs: () => isPostmasterOf(folders.cluster, pid),
     stop() {
       stopping ??= leave({ membership, pid, started }, folders.cluster);
       return stopping;
