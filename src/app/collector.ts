@@ -26,7 +26,7 @@ async function start(config: Config, folder: string, flags: CollectorFlags): Pro
       "failed",
       taken
         ? `port ${port} or ${queryPort} of the trace store is in use; set ${remedy} to free ones, or OTEL_EXPORTER_OTLP_ENDPOINT to the one that is there`
-        : `${messageOf(error)}; set WORDLOOM_DATA_DIR, ${remedy}`,
+        : `${messageOf(error)}; correct WORDLOOM_DATA_DIR, or set ${remedy}`,
       { cause: error },
     );
   }

@@ -6,6 +6,10 @@ export function listening<T>(host: string, port: number, remedy: string, listen:
     return listen();
   } catch (error) {
     const code = codeOf(error);
+    if (code === "EINVAL" || code === "EADDRNOTAVAIL")
+      throw new CommandError("failed", `${host} is no address of this machine; correct --host or API_HOST`, {
+        cause: error,
+      });
     const why =
       code === "EADDRINUSE"
         ? "is in use"

@@ -86,18 +86,6 @@ export const schema = Type.Object({
   ),
   EMBEDDED_ELASTIC_PORT: port(search, "Port of the embedded engine, on 127.0.0.1.", 19_200),
 
-  EMBEDDED_COLLECTOR_PORT: port(
-    trace,
-    "Port of the embedded trace store for OTLP/HTTP, on 127.0.0.1; 0 takes any free one.",
-    4318,
-  ),
-  EMBEDDED_COLLECTOR_QUERY_PORT: port(
-    trace,
-    "Port of its pages and of Jaeger's query API; 0 takes any free one.",
-    16_686,
-  ),
-  EMBEDDED_COLLECTOR_MAX_SPANS: integer(trace, "Spans that it keeps; the oldest go.", 1, 999_999_999, 200_000),
-
   API_HOST: text(api, "Address that the API listens on.", "127.0.0.1"),
   API_PORT: port(api, "Port of the API; 0 takes any free one.", 8000),
   DEV_USER_ID: text(
@@ -164,6 +152,17 @@ export const schema = Type.Object({
     "parentbased_always_on",
   ),
   OTEL_TRACES_SAMPLER_ARG: decimal(trace, "The share kept by the ratio samplers.", 0, 1, 1),
+  EMBEDDED_COLLECTOR_PORT: port(
+    trace,
+    "Port of the embedded trace store for OTLP/HTTP, on 127.0.0.1; 0 takes any free one.",
+    4318,
+  ),
+  EMBEDDED_COLLECTOR_QUERY_PORT: port(
+    trace,
+    "Port of its pages and of Jaeger's query API; 0 takes any free one.",
+    16_686,
+  ),
+  EMBEDDED_COLLECTOR_MAX_SPANS: integer(trace, "Spans that it keeps; the oldest go.", 1, 999_999_999, 200_000),
 
   OUTBOX_WORKER_ID: Type.Optional(
     text(

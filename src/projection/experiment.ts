@@ -61,7 +61,7 @@ export function checkExperiments(config: Config, environment: string): void {
   if (on.length > 0 && environment !== "dev" && environment !== "test")
     throw new CommandError(
       "refused",
-      `${on.join(", ")} break things on purpose, and WORDLOOM_ENV is ${environment}; unset them, or use a dev or test environment`,
+      `${on.join(", ")} ${on.length === 1 ? "breaks" : "break"} things on purpose, and WORDLOOM_ENV is ${environment}; unset ${on.length === 1 ? "it" : "them"}, or use a dev or test environment`,
     );
 }
 

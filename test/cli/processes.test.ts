@@ -161,6 +161,9 @@ test("a port in use is one line and exit code 1, for the API, the worker and the
   const api = await wordloom(["serve", "--port", port], env);
   expect(api.code).toBe(1);
   expect(api.err).toContain(`port ${port} on 127.0.0.1 is in use; give --port or set API_PORT`);
+  const elsewhere = await wordloom(["serve", "--host", "192.0.2.1"], env);
+  expect(elsewhere.code).toBe(1);
+  expect(elsewhere.err).toContain("192.0.2.1 is no address of this machine; correct --host or API_HOST");
   const worker = await wordloom(["work"], { ...env, OUTBOX_METRICS_PORT: port });
   expect(worker.code).toBe(1);
   expect(worker.err).toContain(`port ${port} on 127.0.0.1 is in use; set OUTBOX_METRICS_PORT`);

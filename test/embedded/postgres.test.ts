@@ -232,6 +232,15 @@ test("a data folder with a long name gets a socket that still fits into 107 byte
   });
 });
 
+test.each(["", "/below"])("a file where the folder should be is named (%p)", async (below) => {
+  const file = join(home, "file");
+  await writeFile(file, "kept");
+  expect((await failure(`${file}${below}`)).message).toStartWith(
+    `${file} is a file, not a folder. Set WORDLOOM_DATA_DIR`,
+  );
+  expect(await readFile(file, "utf8")).toBe("kept");
+});
+
 test("a folder that the server's user cannot use is named, with the variable that chooses another", async () => {
   const closed = join(home, "closed");
   await mkdir(closed);

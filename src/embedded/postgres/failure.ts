@@ -33,6 +33,8 @@ export async function unusableFolder(folder: string, uid: number, cause?: unknow
     path = dirname(path);
     seen = await stat(path).catch(() => undefined);
   }
+  if (seen?.isDirectory() === false)
+    return new PostgresStartError("permission", `${path} is a file, not a folder. ${elsewhere}`, { cause });
   const owner = seen ? ` (owner ${seen.uid}, mode ${(seen.mode & 0o777).toString(8)})` : "";
   const why = uid === process.getuid?.() ? "" : " It does not run as root, so root starts it as another user.";
   return new PostgresStartError(
@@ -45,7 +47,8 @@ export async function unusableFolder(folder: string, uid: number, cause?: unknow
 /** Turns a file system error into one with a next step; anything else is returned as it is. */
 export async function explain(error: unknown, folder: string, uid: number): Promise<unknown> {
   const code = codeOf(error);
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
+  // The last three: a file where a folder should be, and folders that cannot be made at all, as in /proc.
+  if (["EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "ENOENT"].includes(code ?? "")) {
     const named = error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : folder;
     return unusableFolder(named, uid, error);
   }
