@@ -98,6 +98,9 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
     case "EHOSTUNREACH":
     case "ENETUNREACH":
       return `${where} does not answer; correct DATABASE_URL or the network`;
+    case "CONNECTION_CLOSED":
+    case "ECONNRESET":
+      return `${where} closed the connection; is it a Postgres that is up? Else correct DATABASE_URL`;
     case "25006":
       return `${where} takes no writes; name the primary in DATABASE_URL`;
     case "28P01":

@@ -53,6 +53,15 @@ test.each([
   expect(err.trim().split("\n")).toHaveLength(1);
 });
 
+test("a server that is no Postgres is told so with exit code 4", async () => {
+  using web = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("a page") });
+  const { code, err } = await wordloom(["migrate"], {
+    DATABASE_URL: `postgresql://app@127.0.0.1:${web.port}/wordloom`,
+  });
+  expect(code).toBe(4);
+  expect(err).toContain("closed the connection; is it a Postgres that is up? Else correct DATABASE_URL");
+});
+
 test("a database that does not exist is told so with exit code 4", async () => {
   const { code, err } = await wordloom(["migrate"], {
     ...env,
