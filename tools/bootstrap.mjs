@@ -63,18 +63,10 @@ function step(title, [program, ...args], { quiet = false } = {}) {
 
 /** Becomes the command, as far as one process can become another: its output, its signals, its exit code. */
 function follow([program, ...args]) {
-  // In a session of its own, so that a signal reaches it exactly once. Ctrl-C comes here twice, from the terminal and
-  // passed on by npm, and a second signal means "leave at once" to Wordloom.
+  // In a session of its own, so that signals reach it from here alone. A Ctrl-C comes twice, from the terminal and passed on by npm: Wordloom takes it for one.
   const child = spawn(program, args, { cwd: root, stdio: "inherit", detached: true });
-  const passed = new Map();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-    process.on(signal, () => {
-      const now = performance.now();
-      if (now - (passed.get(signal) ?? Number.NEGATIVE_INFINITY) < 300) return;
-      passed.set(signal, now);
-      child.kill(signal === "SIGHUP" ? "SIGTERM" : signal);
-    });
-  }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+    process.on(signal, () => child.kill(signal === "SIGHUP" ? "SIGTERM" : signal));
   child.on("error", (error) => fail(`cannot run ${program}: ${error.message}`));
   child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
 }
