@@ -1,12 +1,13 @@
 import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
+import { graceExceeded } from "../telemetry/signals.ts";
 import { openApi } from "./api.ts";
 import { withCollector } from "./collector.ts";
 import { prepareIndex, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
-import { aborted, listening } from "./listen.ts";
+import { aborted, graceAfter, listening } from "./listen.ts";
 import { projectionNames, startProjections } from "./projections.ts";
-import { type Env, readSettings } from "./settings.ts";
+import { type Env, readSettings, type Settings } from "./settings.ts";
 import { openSinks, tellStart } from "./sinks.ts";
 import { openStore } from "./store.ts";
 import { welcome } from "./welcome.ts";
@@ -31,11 +32,22 @@ export type UpOptions = {
   readonly ready: (ready: Ready) => void;
 };
 
+/** What closing may take after the grace: an embedded Postgres that is asked to end ends by itself then. */
+const closingMs = 5000;
+
 /**
  * Everything in one process: Postgres and Elasticsearch (the embedded ones where no URL is given), migrations, index, API and projections. Runs until
- * `signal` fires, then drains. Throws a CommandError when it cannot start.
+ * `signal` fires, then drains. What has not ended some seconds after the grace (a database that does not answer) is left behind. Throws a CommandError when it cannot start.
  */
 export async function up(env: Env, options: UpOptions): Promise<void> {
+  // What happens all the time is for a log that somebody asked for.
+  const settings = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
+  const late = graceAfter(options.signal, settings.config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000 + closingMs);
+  await Promise.race([run(settings, options, late), aborted(late)]);
+}
+
+/** `late` tells that nobody waits any more. */
+async function run(read: Settings, options: UpOptions, late: AbortSignal): Promise<void> {
   const startedAt = performance.now();
   await using resources = new AsyncDisposableStack();
   const { signal } = options;
@@ -43,8 +55,6 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
     const timer = setTimeout(() => options.slow(name), 1000);
     return await work.finally(() => clearTimeout(timer));
   };
-  // What happens all the time is for a log that somebody asked for.
-  const read = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
   const { settings, tracesUrl } = await withCollector(read, resources);
   const { config } = settings;
   checkExperiments(config, settings.environment);
@@ -65,6 +75,10 @@ export async function up(env: Env, options: UpOptions): Promise<void> {
   const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));
   const parts = { client, wakeUps, metrics, workerId: undefined, told: "api" } as const;
   const projections = startProjections(projectionNames, store, parts, signal, resources);
+  late.addEventListener("abort", () => {
+    graceExceeded(sinks);
+    for (const { health } of projections.running) health.stopped();
+  });
   const welcomed = options.welcome && (await step("importing the documentation", welcome(store, wakeUps, signal)));
   const seconds = (performance.now() - startedAt) / 1000;
   if (!signal.aborted) options.ready({ url, tracesUrl, migrations: store.applied.length, welcomed, seconds });

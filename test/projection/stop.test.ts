@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { emptyQueue, seed } from "../support/batch.ts";
 import { testDatabase } from "../support/postgres.ts";
-import { startWork } from "../support/processes.ts";
+import { startUp, startWork } from "../support/processes.ts";
 import { startProxy } from "../support/proxy.ts";
 import { startScriptedEngine } from "../support/scripted-engine.ts";
 import { until } from "../support/until.ts";
@@ -58,29 +58,35 @@ test("a worker that is told to stop is not ready any more but alive while it dra
   expect(await worker.exited).toBe(130);
 });
 
-test("a worker exits with 0 when the grace is over, though neither Postgres nor the engine answers any more", async () => {
-  await seed(database.db, [{ op: "upsert", version: 7n, row: "live" }]);
-  engine.whole = () => ({ kind: "hang" });
-  const folder = await mkdtemp(join(tmpdir(), "wordloom-stop-"));
-  const proxy = await startProxy(testdb.address, folder);
-  const { user, database: name } = testdb.address;
-  const worker = await startWork({
-    DATABASE_URL: `postgresql:///${name}?host=${encodeURIComponent(folder)}&user=${user}`,
-    DATABASE_STATEMENT_TIMEOUT_MS: neverMs,
-    ELASTIC_URL: engine.url,
-    ELASTIC_REQUEST_TIMEOUT_MS: neverMs,
-    OUTBOX_SHUTDOWN_GRACE_SECONDS: "1",
-    OUTBOX_LEASE_SECONDS: "600",
-    OUTBOX_POLL_INTERVAL_MS: "10",
-  });
-  await until("a request is on its way", () => engine.requests.length === 1);
-  proxy.swallow();
-  await until("the silence is noticed", async () => (await report(`${worker.url}/readyz`)).status === 503);
-  worker.kill("SIGTERM");
-  expect(await worker.exited).toBe(0);
-  const states = worker.lines.filter((line) => line.includes('"worker.state"')).map((line) => JSON.parse(line));
-  expect(states.filter(({ state }) => state === "STOPPED")).toHaveLength(2);
-  expect(worker.lines.filter((line) => line.includes("Shutdown grace exceeded; exiting"))).toHaveLength(1);
-  await proxy.close();
-  await rm(folder, { recursive: true });
-});
+test.each([
+  ["a worker", startWork],
+  ["all in one process", startUp],
+])(
+  "%s exits with 0 when the grace is over, though neither Postgres nor the engine answers any more",
+  async (_, begin) => {
+    await seed(database.db, [{ op: "upsert", version: 7n, row: "live" }]);
+    engine.whole = () => ({ kind: "hang" });
+    const folder = await mkdtemp(join(tmpdir(), "wordloom-stop-"));
+    const proxy = await startProxy(testdb.address, folder);
+    const { user, database: name } = testdb.address;
+    const worker = await begin({
+      DATABASE_URL: `postgresql:///${name}?host=${encodeURIComponent(folder)}&user=${user}`,
+      DATABASE_STATEMENT_TIMEOUT_MS: neverMs,
+      ELASTIC_URL: engine.url,
+      ELASTIC_REQUEST_TIMEOUT_MS: neverMs,
+      OUTBOX_SHUTDOWN_GRACE_SECONDS: "1",
+      OUTBOX_LEASE_SECONDS: "600",
+      OUTBOX_POLL_INTERVAL_MS: "10",
+    });
+    await until("a request is on its way", () => engine.requests.length === 1);
+    proxy.swallow();
+    await until("the silence is noticed", async () => (await report(`${worker.url}/readyz`)).status === 503);
+    worker.kill("SIGTERM");
+    expect(await worker.exited).toBe(0);
+    const states = worker.lines.filter((line) => line.includes('"worker.state"')).map((line) => JSON.parse(line));
+    expect(states.filter(({ state }) => state === "STOPPED")).toHaveLength(2);
+    expect(worker.lines.filter((line) => line.includes("Shutdown grace exceeded; exiting"))).toHaveLength(1);
+    await proxy.close();
+    await rm(folder, { recursive: true });
+  },
+);
