@@ -5,7 +5,7 @@ import type { HealthReport } from "../projection/health.ts";
 import { type RunningProjection, startProjection } from "../projection/start.ts";
 import type { ServiceName } from "../telemetry/keys.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
-import { tracingStarted } from "../telemetry/signals.ts";
+import { graceExceeded, type Sinks, tracingStarted } from "../telemetry/signals.ts";
 import { openSinks } from "./sinks.ts";
 import { openPool, type Store } from "./store.ts";
 
@@ -60,6 +60,14 @@ export function startProjections(
     await done;
   });
   return { running, done };
+}
+
+/** Tells of the grace that is over: every projection that was asked to stop says that it has, the one that is left in the middle of it too. */
+export function tellWhenLate(late: AbortSignal, sinks: Sinks, { running }: Pick<Projections, "running">): void {
+  late.addEventListener("abort", () => {
+    graceExceeded(sinks);
+    for (const { health } of running) health.stopped();
+  });
 }
 
 /** One answer for all projections of the process: the first that is not well speaks for them, else the first. Beside it each has its own report where there are several. */

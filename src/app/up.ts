@@ -1,12 +1,11 @@
 import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
-import { graceExceeded } from "../telemetry/signals.ts";
 import { openApi } from "./api.ts";
 import { withCollector } from "./collector.ts";
 import { prepareIndex, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { aborted, graceAfter, listening } from "./listen.ts";
-import { projectionNames, startProjections } from "./projections.ts";
+import { projectionNames, startProjections, tellWhenLate } from "./projections.ts";
 import { type Env, readSettings, type Settings } from "./settings.ts";
 import { openSinks, tellStart } from "./sinks.ts";
 import { openStore } from "./store.ts";
@@ -75,10 +74,7 @@ async function run(read: Settings, options: UpOptions, late: AbortSignal): Promi
   const { url } = listening(host, port, "give --port or set API_PORT", () => api.listen(host, port));
   const parts = { client, wakeUps, metrics, workerId: undefined, told: "api" } as const;
   const projections = startProjections(projectionNames, store, parts, signal, resources);
-  late.addEventListener("abort", () => {
-    graceExceeded(sinks);
-    for (const { health } of projections.running) health.stopped();
-  });
+  tellWhenLate(late, sinks, projections);
   const welcomed = options.welcome && (await step("importing the documentation", welcome(store, wakeUps, signal)));
   const seconds = (performance.now() - startedAt) / 1000;
   if (!signal.aborted) options.ready({ url, tracesUrl, migrations: store.applied.length, welcomed, seconds });

@@ -2,10 +2,10 @@ import { serveOps } from "../http/ops.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { checkExperiments } from "../projection/experiment.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
-import { graceExceeded, searchAway, workerListeningAt } from "../telemetry/signals.ts";
+import { searchAway, workerListeningAt } from "../telemetry/signals.ts";
 import { prepareIndex, prepareIndexLater, reachElasticsearch, tellMissingDocuments } from "./elasticsearch.ts";
 import { aborted, graceAfter, listening } from "./listen.ts";
-import { combine, type ProjectionName, projectionNames, startProjections } from "./projections.ts";
+import { combine, type ProjectionName, projectionNames, startProjections, tellWhenLate } from "./projections.ts";
 import { type Env, readSettings, type Settings } from "./settings.ts";
 import { openSinks, tellStart } from "./sinks.ts";
 import { openStore } from "./store.ts";
@@ -82,11 +82,7 @@ async function carry(
     stop,
     resources,
   );
-  // Every worker that was asked to stop says that it has, the one that is left in the middle of it too.
-  late.addEventListener("abort", () => {
-    graceExceeded(sinks);
-    for (const { health } of projections.running) health.stopped();
-  });
+  tellWhenLate(late, sinks, projections);
   await projections.done;
 }
 
