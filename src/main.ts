@@ -7,16 +7,16 @@ import { CommandError, exitCodes } from "./errors.ts";
 const stop = new AbortController();
 /** A Ctrl-C under npm or npx comes twice, from the terminal and from npm: within this time the same signal counts once. */
 const echoMs = 300;
-let first: { readonly name: string; readonly at: number } | undefined;
+let askedAt = 0;
 for (const [name, code] of [
   ["SIGINT", 130],
   ["SIGTERM", 143],
 ] as const)
   process.on(name, () => {
-    if (first === undefined) {
-      first = { name, at: performance.now() };
+    if (!stop.signal.aborted) {
+      askedAt = performance.now();
       stop.abort(name);
-    } else if (name !== first.name || performance.now() - first.at > echoMs) process.exit(code);
+    } else if (name !== stop.signal.reason || performance.now() - askedAt > echoMs) process.exit(code);
   });
 
 const crash = (error: unknown) => {
