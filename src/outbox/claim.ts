@@ -148,12 +148,12 @@ export async function renew(
   const ids = `{${lease.events.map((e) => e.id).join(",")}}`;
   const [row] = await db.execute<{ held: number; left_ms: number | null }>(sql`
     with renewed as (
-    update ${sql.identifier(`${queue.table}_live`)}
-       set lease_until = least(now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at + ${maxProcessingMs}::float8 * interval '1 millisecond'),
-           updated_at = now()
-     where id = any(${ids}::bigint[]) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
-       and processing_started_at > now() - ${maxProcessingMs}::float8 * interval '1 millisecond'
-    returning lease_until
+      update ${sql.identifier(`${queue.table}_live`)}
+         set lease_until = least(now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at + ${maxProcessingMs}::float8 * interval '1 millisecond'),
+             updated_at = now()
+       where id = any(${ids}::bigint[]) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
+         and processing_started_at > now() - ${maxProcessingMs}::float8 * interval '1 millisecond'
+      returning lease_until
     )
     select count(*)::int as held, extract(epoch from min(lease_until) - now())::float8 * 1000 as left_ms from renewed`);
   const held = row?.held ?? 0;
