@@ -48,16 +48,24 @@ async function indicesBehind(client: Client, name: string): Promise<string[]> {
 /** Why the alias cannot be used as it is. */
 export type IndexProblem = { readonly kind: "not_an_alias" | "of_another_environment"; readonly detail: string };
 
+type Mappings = Awaited<ReturnType<Client["indices"]["getMapping"]>>;
+
+/** The indices behind `name`, each with its mapping; none where there are none. */
+async function mappingsBehind(client: Client, name: string): Promise<Mappings> {
+  const found = await client.indices.getMapping({ index: name }, { ignore: [404], meta: true });
+  return found.statusCode === 404 ? {} : found.body;
+}
+
 /**
- * Finds an index behind `name` that is another environment's. One that says nothing was made before indices did, and is marked as ours from now on, where that is allowed: who
- * may not change a mapping may still read and write.
+ * Marks as ours the indices that do not say whose they are: they were made before indices did. Where that is not allowed it is left: who may not change a mapping may still read
+ * and write. Returns a problem, and goes no further, at one that is another environment's.
  */
-async function findStranger(
+async function takeAsOurs(
   client: Client,
   { alias, environment }: SearchIndex,
-  name: string,
+  indices: Mappings,
 ): Promise<IndexProblem | undefined> {
-  for (const [index, { mappings: found }] of Object.entries(await client.indices.getMapping({ index: name }))) {
+  for (const [index, { mappings: found }] of Object.entries(indices)) {
     const { _meta: notes } = found;
     const env: unknown = notes?.["env"];
     if (env === environment) continue;
@@ -79,22 +87,22 @@ async function findStranger(
 export async function ensureIndex(client: Client, search: SearchIndex): Promise<"there" | "created" | IndexProblem> {
   const { alias, environment } = search;
   const first = `${alias}-000001`;
-  // One look for both: between two, another process may make the alias, which would then be taken for an index.
-  const behind = await indicesBehind(client, alias);
-  if (behind.includes(alias))
+  // One look for all: between two, another process may make the alias, which would then be taken for an index.
+  const behind = await mappingsBehind(client, alias);
+  if (Object.hasOwn(behind, alias))
     return {
       kind: "not_an_alias",
       detail: `"${alias}" is an index, not an alias: give ELASTIC_INDEX another name, or delete that index`,
     };
-  if (behind.length > 0) return (await findStranger(client, search, alias)) ?? "there";
+  if (Object.keys(behind).length > 0) return (await takeAsOurs(client, search, behind)) ?? "there";
   try {
     await createIndex(client, environment, first, alias);
     return "created";
   } catch (error) {
     if (error instanceof errors.ResponseError && error.message.includes("resource_already_exists_exception")) {
       // Somebody else was quicker; or the index is there without its alias, which is put back.
-      const stranger = await findStranger(client, search, first);
-      if (stranger) return stranger;
+      const problem = await takeAsOurs(client, search, await mappingsBehind(client, first));
+      if (problem) return problem;
       await client.indices.updateAliases({ actions: [{ add: { index: first, alias, is_write_index: true } }] });
       return "there";
     }

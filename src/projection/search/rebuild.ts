@@ -46,7 +46,6 @@ const limits = { maxAttempts: 3, terminalOnTransient: false };
  */
 export async function rebuildSearch(db: Db, client: Client, options: RebuildOptions): Promise<Rebuilt> {
   const { search, maxBytes, timeoutMs, signal, onProgress } = options;
-
   const { alias } = search;
 
   /** Sends what can be sent, again and again. Returns what is refused for good. */
