@@ -35,84 +35,56 @@ export type Verdict =
       readonly error: string;
     };
 
-type Bad = Exclude<Verdict, { kind: "done" }>;
+type Done = Extract<Verdict, { kind: "done" }>;
 
-const describe = (errorType: string | null, detail: string) =>
-  errorType === null ? detail : `${errorType}: ${detail}`;
+/** What went wrong with an item, before its history is looked at. */
+type Fault = {
+  /**
+   * Whose fault it is decides whether another try can help. Of the "target": every event would meet the same, so none is charged for it. Of the "event": never.
+   * "unclear": for a limited number of times.
+   */
+  readonly of: "target" | "event" | "unclear";
+  readonly reason: Reason;
+  readonly failureClass: FailureClass;
+  readonly errorType: string | null;
+  readonly detail: string;
+};
 
-function transient(
-  judged: Judged,
-  limits: Limits,
+function fault(
+  of: Fault["of"],
   reason: Reason,
   failureClass: FailureClass,
-  errorType: string | null,
-  detail: string,
-): Bad {
-  const counted = limits.terminalOnTransient;
-  const kind = counted && judged.countedAttempts + 1 >= limits.maxAttempts ? "fail" : "retry";
-  return { kind, reason, counted, infrastructure: true, failureClass, errorType, error: describe(errorType, detail) };
+  { errorType = null, detail }: { readonly errorType?: string | null; readonly detail: string },
+): Fault {
+  return { of, reason, failureClass, errorType, detail };
 }
 
-/** The event's own fault, and trying again cannot help. */
-function terminal(reason: Reason, failureClass: FailureClass, errorType: string | null, detail: string): Bad {
-  return {
-    kind: "fail",
-    reason,
-    counted: true,
-    infrastructure: false,
-    failureClass,
-    errorType,
-    error: describe(errorType, detail),
-  };
-}
-
-/** Nobody knows whose fault: tried again, but not for ever. */
-function counted(
-  judged: Judged,
-  limits: Limits,
-  reason: Reason,
-  failureClass: FailureClass,
-  errorType: string | null,
-  detail: string,
-): Bad {
-  const kind = judged.countedAttempts + 1 >= limits.maxAttempts ? "fail" : "retry";
-  return {
-    kind,
-    reason,
-    counted: true,
-    infrastructure: false,
-    failureClass,
-    errorType,
-    error: describe(errorType, detail),
-  };
-}
-
-function conflict(judged: Judged, answer: ItemAnswer): Verdict {
+function ofConflict(answer: ItemAnswer, judged: Judged): Done | Fault {
   // The target holds this version or a newer one: the work is done, by us earlier or by somebody else.
   if (answer.storedVersion !== null && answer.storedVersion >= judged.version)
     return { kind: "done", result: "superseded" };
   // A conflict with a lower version cannot happen with external versions: somebody else writes to the index, or the engine's words have changed.
-  return terminal("version_anomaly", "4xx", answer.errorType, `${answer.detail} (ours: ${judged.version})`);
+  const { errorType, detail } = answer;
+  return fault("event", "version_anomaly", "4xx", { errorType, detail: `${detail} (ours: ${judged.version})` });
 }
 
-function ofAnswer(answer: ItemAnswer, judged: Judged, limits: Limits): Verdict {
+function ofAnswer(answer: ItemAnswer, judged: Judged): Done | Fault {
   const { status, errorType, detail } = answer;
   if (status >= 200 && status < 300)
     return { kind: "done", result: "applied", ...(answer.failedShards > 0 ? { warning: "shards_failed" } : {}) };
-  if (status === 409) return conflict(judged, answer);
+  if (status === 409) return ofConflict(answer, judged);
   if (status === 404) {
     // Absent is what a delete wants; an index that is absent is not.
     if (errorType === null && judged.sentAs === "delete") return { kind: "done", result: "noop", reason: "es_404" };
-    return transient(judged, limits, "es_404", "4xx", errorType, detail);
+    return fault("target", "es_404", "4xx", answer);
   }
-  if (status === 429) return transient(judged, limits, "es_429", "429", errorType, detail);
-  if (status === 408) return transient(judged, limits, "es_timeout", "5xx", errorType, detail);
+  if (status === 429) return fault("target", "es_429", "429", answer);
+  if (status === 408) return fault("target", "es_timeout", "5xx", answer);
   // Credentials, not the document.
-  if (status === 401 || errorType === "security_exception")
-    return transient(judged, limits, "es_4xx", "4xx", errorType, detail);
-  if (status >= 400 && status < 500) return terminal("es_4xx", "4xx", errorType, detail);
-  if (status >= 500 && status < 600) return transient(judged, limits, "es_5xx", "5xx", errorType, detail);
-  return counted(judged, limits, "es_unknown", "other", errorType, `item status ${status} ${detail}`);
+  if (status === 401 || errorType === "security_exception") return fault("target", "es_4xx", "4xx", answer);
+  if (status >= 400 && status < 500) return fault("event", "es_4xx", "4xx", answer);
+  if (status >= 500 && status < 600) return fault("target", "es_5xx", "5xx", answer);
+  return fault("unclear", "es_unknown", "other", { errorType, detail: `item status ${status} ${detail}` });
 }
 
 /**
@@ -129,60 +101,63 @@ export function isStrangers(failure: RequestFailure): boolean {
   return failure.kind === "http" && failure.status === 400 && failure.errorType === null;
 }
 
-/**
- * A 400 that names no error of Elasticsearch's comes from something before it, and says nothing of the documents: tried again, whatever it says, as any other answer of a
- * proxy. Where others of the same request got through, this document is what it does not let pass (a firewall that reads bodies): that is tried again too, but not for ever.
- */
-function ofStranger(detail: string, singled: boolean, judged: Judged, limits: Limits): Verdict {
-  const judge = singled ? counted : transient;
-  return judge(judged, limits, "es_4xx", "4xx", null, detail);
-}
-
-function ofFailure(failure: RequestFailure, singled: boolean, judged: Judged, limits: Limits): Verdict {
+function ofFailure(failure: RequestFailure, singled: boolean): Fault {
   switch (failure.kind) {
     case "connect":
     case "lost":
-      return transient(judged, limits, "es_connect", "5xx", null, failure.detail);
+      return fault("target", "es_connect", "5xx", failure);
     case "timeout":
-      return transient(judged, limits, "es_timeout", "5xx", null, failure.detail);
+      return fault("target", "es_timeout", "5xx", failure);
     case "unreadable":
-      return transient(judged, limits, "es_unknown", "unknown", null, failure.detail);
+      return fault("target", "es_unknown", "unknown", failure);
     case "http":
       break;
     default:
       return failure satisfies never;
   }
-  const { status, errorType, detail } = failure;
-  if (isStrangers(failure)) return ofStranger(detail, singled, judged, limits);
-  if (isBisectable(failure)) return terminal("es_4xx", "4xx", errorType, detail);
-  if (status === 429) return transient(judged, limits, "es_429", "429", errorType, detail);
-  if (status === 404) return transient(judged, limits, "es_404", "4xx", errorType, detail);
-  if (status === 408) return transient(judged, limits, "es_timeout", "5xx", errorType, detail);
-  if (status === 403 && errorType === "cluster_block_exception") return terminal("es_4xx", "4xx", errorType, detail);
-  // Credentials, a proxy, a wrong method or media type: every event would meet the same, so none is to blame.
-  if (status >= 400 && status < 500) return transient(judged, limits, "es_4xx", "4xx", errorType, detail);
-  if (status >= 500 && status < 600) return transient(judged, limits, "es_5xx", "5xx", errorType, detail);
-  return transient(judged, limits, "es_unknown", "other", errorType, detail);
+  const { status, errorType } = failure;
+  // It comes from something before Elasticsearch, and says nothing of the documents, as any other answer of a proxy. Where others of the same request got through, this
+  // document is what it does not let pass (a firewall that reads bodies).
+  if (isStrangers(failure)) return fault(singled ? "unclear" : "target", "es_4xx", "4xx", failure);
+  if (isBisectable(failure)) return fault("event", "es_4xx", "4xx", failure);
+  if (status === 429) return fault("target", "es_429", "429", failure);
+  if (status === 404) return fault("target", "es_404", "4xx", failure);
+  if (status === 408) return fault("target", "es_timeout", "5xx", failure);
+  if (status === 403 && errorType === "cluster_block_exception") return fault("event", "es_4xx", "4xx", failure);
+  // Credentials, a proxy, a wrong method or media type.
+  if (status >= 400 && status < 500) return fault("target", "es_4xx", "4xx", failure);
+  if (status >= 500 && status < 600) return fault("target", "es_5xx", "5xx", failure);
+  return fault("target", "es_unknown", "other", failure);
+}
+
+function found(result: ItemResult, judged: Judged): Done | Fault {
+  switch (result.kind) {
+    case "answered":
+      return ofAnswer(result, judged);
+    case "failed":
+      return ofFailure(result.failure, result.singled === true);
+    case "unanswered":
+      // It may have been applied; the version makes sending it again safe.
+      return fault("target", "es_unknown", "unknown", { detail: "the engine's answer does not name this document" });
+    default:
+      return result satisfies never;
+  }
 }
 
 /** The decision table. Pure: what the engine said of one item, and the event's history, in; what becomes of the event, out. */
 export function verdict(result: ItemResult, judged: Judged, limits: Limits): Verdict {
-  switch (result.kind) {
-    case "answered":
-      return ofAnswer(result, judged, limits);
-    case "failed":
-      return ofFailure(result.failure, result.singled === true, judged, limits);
-    case "unanswered":
-      // It may have been applied; the version makes sending it again safe.
-      return transient(
-        judged,
-        limits,
-        "es_unknown",
-        "unknown",
-        null,
-        "the engine's answer does not name this document",
-      );
-    default:
-      return result satisfies never;
-  }
+  const finding = found(result, judged);
+  if ("kind" in finding) return finding;
+  const { of, reason, failureClass, errorType, detail } = finding;
+  const counted = of !== "target" || limits.terminalOnTransient;
+  const spent = of === "event" || (counted && judged.countedAttempts + 1 >= limits.maxAttempts);
+  return {
+    kind: spent ? "fail" : "retry",
+    reason,
+    counted,
+    infrastructure: of === "target",
+    failureClass,
+    errorType,
+    error: errorType === null ? detail : `${errorType}: ${detail}`,
+  };
 }
