@@ -1,5 +1,6 @@
 import postgres from "postgres";
 import { causeCodeOf, codeOf } from "../errors.ts";
+import type { DatabaseReason } from "../telemetry/worker-signals.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 
 /**
@@ -39,6 +40,12 @@ export function isUnavailable(error: unknown): boolean {
       "POOL_TIMEOUT",
     ].includes(code)
   );
+}
+
+/** Why a step of a worker failed, as events and metrics name it. */
+export function failureReason(error: unknown): DatabaseReason {
+  if (isContention(error)) return "db_contention";
+  return isUnavailable(error) ? "db_unavailable" : "unknown_exception";
 }
 
 /** The statement itself is refused, whatever its values: a table, a column or a right is missing (class 42). No event is to blame for that, and mending it helps all. */

@@ -1,22 +1,25 @@
 import type { Db } from "../db/client.ts";
-import { isContention, isMisfit, isRolledBack, isUnavailable, nameFailure } from "../db/failure.ts";
-import { renew } from "../outbox/claim.ts";
-import type { Lease, Outcome, Queue } from "../outbox/event.ts";
-import { settle } from "../outbox/settle.ts";
+import { failureReason, isMisfit, nameFailure } from "../db/failure.ts";
+import type { Lease, Outcome } from "../outbox/event.ts";
 import type { BatchSignals } from "../telemetry/batch-signals.ts";
-import type { DatabaseReason, WorkerSignals } from "../telemetry/worker-signals.ts";
+import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";
+import { holdLease } from "./held-lease.ts";
 import { FailsForAll } from "./isolate.ts";
 import type { Pace } from "./pace.ts";
 import type { Decision, Prepared, Projection } from "./projection.ts";
 
-export type BatchOptions = {
+/** What every batch of a worker works with. */
+export type BatchHost = {
+  readonly db: Db;
+  readonly projection: Projection;
+  readonly pace: Pace;
+  readonly signals: WorkerSignals;
   readonly leaseMs: number;
   readonly maxProcessingMs: number;
+  /** Fires when the process leaves: requests are cut off, and nothing is tried again. */
+  readonly leave: AbortSignal;
 };
-
-/** How long before the lease ends a request is cut off: the settle needs this. */
-const marginMs = (leaseMs: number) => Math.min(2000, leaseMs * 0.15);
 
 /** When the events of a batch are due again that are not done. */
 export type DueAgain = { readonly soonestMs: number; readonly latestMs: number };
@@ -26,86 +29,6 @@ const releasedMs = 1000;
 
 /** Waits for the right to send; false means that the batch shall be given back. */
 export type Turn = () => Promise<{ readonly granted: boolean; readonly done: () => void }>;
-
-/**
- * Keeps a lease alive while its batch is worked on. The signal fires before the lease can end, or at once when rows of it are lost. Once it is `settling` rows that are gone
- * are not lost: the settle may have them, and says itself which were not ours any more.
- */
-function keepLease(
-  db: Db,
-  queue: Queue,
-  lease: Lease,
-  options: BatchOptions,
-  signals: WorkerSignals,
-  leave: AbortSignal,
-): { readonly signal: AbortSignal; readonly settling: () => void; readonly stop: () => void } {
-  const ended = new AbortController();
-  let state: "working" | "settling" | "over" = "working";
-  let expiry: ReturnType<typeof setTimeout>;
-  const arm = () => {
-    clearTimeout(expiry);
-    expiry = setTimeout(
-      () => ended.abort(),
-      Math.max(0, lease.expiresAt - marginMs(options.leaseMs) - performance.now()),
-    );
-  };
-  arm();
-  const beat = setInterval(() => {
-    renew(db, queue, lease, options.leaseMs, options.maxProcessingMs).then(
-      (held) => {
-        if (state === "over") return;
-        if (held === lease.events.length) return arm();
-        if (state === "settling") return;
-        signals.leaseNotRenewed(lease.claimBatchId, held, lease.events.length);
-        ended.abort();
-      },
-      // The lease may still hold; the expiry timer decides.
-      (error: unknown) => {
-        if (state !== "over") signals.databaseFailed("renew", failureReason(error), error);
-      },
-    );
-  }, options.leaseMs / 3);
-  return {
-    signal: AbortSignal.any([ended.signal, leave]),
-    settling: () => {
-      state = "settling";
-    },
-    stop: () => {
-      state = "over";
-      clearInterval(beat);
-      clearTimeout(expiry);
-    },
-  };
-}
-
-export function failureReason(error: unknown): DatabaseReason {
-  if (isContention(error)) return "db_contention";
-  return isUnavailable(error) ? "db_unavailable" : "unknown_exception";
-}
-
-/** Settles, trying again for as long as the lease holds and nobody wants to leave: the target has the documents already, only the rows do not know yet. */
-async function settleWithin(
-  db: Db,
-  queue: Queue,
-  lease: Lease,
-  outcomes: readonly (readonly [bigint, Outcome])[],
-  signals: WorkerSignals,
-  leave: AbortSignal,
-): Promise<Set<bigint>> {
-  let open = false;
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return await settle(db, queue, lease, outcomes, open);
-    } catch (error) {
-      open ||= !isRolledBack(error);
-      signals.databaseFailed("settle", failureReason(error), error);
-      const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 }, Math.random());
-      const inVain = failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt;
-      if (inVain || leave.aborted) throw error;
-      await Bun.sleep(delay);
-    }
-  }
-}
 
 function releaseAll(lease: Lease): Map<bigint, Decision> {
   return new Map(lease.events.map((e) => [e.id, { outcome: { kind: "release" } }]));
@@ -130,17 +53,13 @@ function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decisi
  * Never throws: what cannot be settled is told, and its lease runs out.
  */
 export async function processBatch(
-  db: Db,
-  projection: Projection,
+  host: BatchHost,
   lease: Lease,
   turn: Turn,
-  pace: Pace,
-  options: BatchOptions,
   batch: BatchSignals,
-  signals: WorkerSignals,
-  leave: AbortSignal,
 ): Promise<DueAgain | null> {
-  const kept = keepLease(db, projection.queue, lease, options, signals, leave);
+  const { db, projection, pace, signals } = host;
+  const held = holdLease(db, projection.queue, lease, host, signals);
   const apply = async (): Promise<ReadonlyMap<bigint, Decision>> => {
     let prepared: Prepared;
     try {
@@ -153,8 +72,8 @@ export async function processBatch(
     const { granted, done } = await turn();
     try {
       // Past its time a request would meet a row that is somebody else's.
-      if (!granted || kept.signal.aborted) return releaseAll(lease);
-      const applied = await pace.send((pacing) => prepared.send(kept.signal, pacing));
+      if (!granted || held.signal.aborted) return releaseAll(lease);
+      const applied = await pace.send((pacing) => prepared.send(held.signal, pacing));
       return applied === null ? releaseAll(lease) : applied.decisions;
     } catch (error) {
       // A projection into our own database: not settled, the events would wait for the lease to run out.
@@ -170,12 +89,8 @@ export async function processBatch(
     const decisions = await batch.run(apply);
     const startedAt = performance.now();
     const outcomes = Array.from(decisions, ([id, { outcome }]) => [id, outcome] as const);
-    kept.settling();
-    const settled = await batch.run(() => settleWithin(db, projection.queue, lease, outcomes, signals, leave));
-    const settleMs = performance.now() - startedAt;
-    // Telling takes its time, and what is settled has no lease any more.
-    kept.stop();
-    await batch.settled(decisions, settled, settleMs);
+    const settled = await batch.run(() => held.settle(outcomes));
+    await batch.settled(decisions, settled, performance.now() - startedAt);
     const delays = outcomes.flatMap(([, o]) =>
       o.kind === "retry" ? [o.delayMs] : o.kind === "release" ? [releasedMs] : [],
     );
@@ -184,6 +99,6 @@ export async function processBatch(
     batch.lost(error);
     return null;
   } finally {
-    kept.stop();
+    held.letGo();
   }
 }

@@ -137,7 +137,7 @@ export function startProjection(
   };
   stop.addEventListener("abort", asked);
   const done = (async () => {
-    await runWorker(host.db, projection, host.wakeUps, options, health, signals, stop);
+    await runWorker({ db: host.db, projection, wakeUps: host.wakeUps, options, health, signals }, stop);
     await stopSweep();
     stop.removeEventListener("abort", asked);
     health.stopped();

@@ -77,12 +77,14 @@ async function wordloom(batch: number, pinned: boolean): Promise<number> {
   const work = async () => {
     const startedAt = performance.now();
     const run = runWorker(
-      database.db,
-      nullProjection,
-      openWakeUps(database),
-      workerOptions(config, "bench"),
-      health,
-      signals,
+      {
+        db: database.db,
+        projection: nullProjection,
+        wakeUps: openWakeUps(database),
+        options: workerOptions(config, "bench"),
+        health,
+        signals,
+      },
       stop.signal,
     );
     const processed = async () =>

@@ -4,9 +4,10 @@ import { PgDialect } from "drizzle-orm/pg-core";
 import { readBacklog } from "../../src/outbox/backlog.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
 import { type Lease, type Outcome, queues } from "../../src/outbox/event.ts";
+import { hasten } from "../../src/outbox/hasten.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { replay } from "../../src/outbox/replay.ts";
-import { hasten, settle } from "../../src/outbox/settle.ts";
+import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";
 

@@ -182,9 +182,10 @@ test("any interleaving of two workers over shuffled versions, lost answers and r
             limit: 500,
             mode: "atomic",
           });
-          const options = { leaseMs: 60_000, maxProcessingMs: 300_000 };
+          const { signals } = recorded;
           const leave = new AbortController().signal;
-          const done = processBatch(db, projection, lease, turn, pace(), options, batch, recorded.signals, leave);
+          const host = { db, projection, pace: pace(), signals, leaseMs: 60_000, maxProcessingMs: 300_000, leave };
+          const done = processBatch(host, lease, turn, batch);
           // The documents are built before anything else happens, and may be old when they are sent.
           await waiting.promise;
           held.push({

@@ -160,18 +160,20 @@ test("a batch of which nothing can be sent waits for no turn, and tells nothing 
   const lease = await openClaim(db, queues.search, { owner: "w1", leaseMs: 60_000 })(10);
   if (lease === null) throw new Error("nothing was claimed");
   const batch = recorded.signals.claimed(lease, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" });
-  const options = { leaseMs: 60_000, maxProcessingMs: 300_000, sleepMs: 0 };
   const never = () => Promise.reject(new Error("the engine was asked"));
   await processBatch(
-    db,
-    openSearch(db, client),
+    {
+      db,
+      projection: openSearch(db, client),
+      pace: { ...createPace(2, recorded.signals, () => undefined), send: never },
+      signals: recorded.signals,
+      leaseMs: 60_000,
+      maxProcessingMs: 300_000,
+      leave: new AbortController().signal,
+    },
     lease,
     never,
-    { ...createPace(2, recorded.signals, () => undefined), send: never },
-    options,
     batch,
-    recorded.signals,
-    new AbortController().signal,
   );
   expect(await statuses()).toEqual(["failed"]);
 });

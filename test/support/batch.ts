@@ -183,10 +183,11 @@ export async function runBatch(
   if (lease === null) return null;
   const batch = signals.claimed(lease, { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" });
   const turn = () => Promise.resolve({ granted: true, done: () => undefined });
-  const options = { leaseMs, maxProcessingMs: 300_000 };
   const pace = createPace(2, signals, () => undefined);
   const chosen = typeof projection === "function" ? await projection(lease) : projection;
-  await processBatch(db, chosen, lease, turn, pace, options, batch, signals, new AbortController().signal);
+  const leave = new AbortController().signal;
+  const host = { db, projection: chosen, pace, signals, leaseMs, maxProcessingMs: 300_000, leave };
+  await processBatch(host, lease, turn, batch);
   return lease;
 }
 

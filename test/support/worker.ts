@@ -97,7 +97,8 @@ export function startWorker(
     },
     signals,
   );
-  const done = runWorker(database.db, projection, wakeUps, { ...defaults, ...over }, health, signals, stop.signal);
+  const worker = { db: database.db, projection, wakeUps, options: { ...defaults, ...over }, health, signals };
+  const done = runWorker(worker, stop.signal);
   return {
     health,
     end: async () => {
