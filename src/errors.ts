@@ -7,6 +7,7 @@ export const problems = {
   BODY_TOO_LARGE: [413, "The body is too large"],
   ROUTE_NOT_FOUND: [404, "There is nothing at this path"],
   METHOD_NOT_ALLOWED: [405, "This path does not support this method"],
+  VERSION_MISMATCH: [412, "It has another version by now than If-Match names"],
   LIBRARY_NOT_FOUND: [404, "There is no such library"],
   LIBRARY_ALREADY_EXISTS: [409, "A library with this name exists already"],
   LIBRARY_ALREADY_DELETED: [409, "The library is deleted already"],

@@ -1,5 +1,5 @@
 /**
- * Writes the reference pages that are made from the code: docs/cli.md and docs/configuration.md. A test holds the files to it.
+ * Writes the reference pages that are made from the code: docs/api.md, docs/cli.md and docs/configuration.md. A test holds the files to it.
  *
  *   bun tools/docs.ts
  */
@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { run } from "@stricli/core";
 import { application, commands, subcommands } from "../src/cli/application.ts";
 import { configurationPage } from "../src/cli/config.ts";
+import { apiPage } from "./docs-api.ts";
 
 /** What a command prints on stdout. */
 async function printed(args: readonly string[]): Promise<string> {
@@ -34,6 +35,7 @@ async function cliPage(): Promise<string> {
 /** The generated pages, by their path in the repository. */
 export const pages = async (): Promise<ReadonlyMap<string, string>> =>
   new Map([
+    ["docs/api.md", apiPage()],
     ["docs/cli.md", await cliPage()],
     ["docs/configuration.md", configurationPage()],
   ]);

@@ -125,7 +125,7 @@ export const tags = pgTable("tags", {
   usageCount: integer("usage_count").notNull().default(0),
   version: version(),
   ...created(),
-  deletedAt: at("deleted_at"),
+  softDeletedAt: at("deleted_at"),
 });
 
 export const entityTypes = ["library", "bookshelf", "book", "block", "tag"] as const;
@@ -146,7 +146,8 @@ export const searchIndex = pgTable("search_index", {
   deletedAt: at("deleted_at"),
 });
 
-export const chronicleEvents = pgTable("chronicle_events", {
+/** What an event of the chronicle says: its entry says the same. */
+const chronicled = () => ({
   id: uuid("id").primaryKey(),
   eventType: varchar("event_type", { length: 64 }).notNull(),
   entityType: varchar("entity_type", { length: 50, enum: entityTypes }).notNull(),
@@ -156,13 +157,30 @@ export const chronicleEvents = pgTable("chronicle_events", {
   blockId: uuid("block_id"),
   actorId: uuid("actor_id"),
   payload: jsonb("payload").notNull().default({}),
+  correlationId: varchar("correlation_id", { length: 128 }),
+});
+
+export const chronicleEvents = pgTable("chronicle_events", {
+  ...chronicled(),
   occurredAt: at("occurred_at").notNull().defaultNow(),
   createdAt: at("created_at").notNull().defaultNow(),
   schemaVersion: integer("schema_version").notNull().default(1),
   provenance: varchar("provenance", { length: 32 }).notNull().default("live"),
   source: varchar("source", { length: 64 }).notNull().default("unknown"),
   actorKind: varchar("actor_kind", { length: 32 }).notNull().default("unknown"),
-  correlationId: varchar("correlation_id", { length: 128 }),
+});
+
+export const chronicleEntries = pgTable("chronicle_entries", {
+  ...chronicled(),
+  occurredAt: at("occurred_at").notNull(),
+  createdAt: at("created_at").notNull(),
+  schemaVersion: integer("schema_version").notNull(),
+  provenance: varchar("provenance", { length: 32 }).notNull(),
+  source: varchar("source", { length: 64 }).notNull(),
+  actorKind: varchar("actor_kind", { length: 32 }).notNull(),
+  summary: text("summary").notNull(),
+  projectionVersion: integer("projection_version").notNull(),
+  updatedAt: at("updated_at").notNull().defaultNow(),
 });
 
 export const chronicleEventDedupeState = pgTable(

@@ -1,21 +1,26 @@
 import { Type } from "@sinclair/typebox";
 import type { Elysia } from "elysia";
 import { blockTypes } from "../db/schema.ts";
-import { type Block, createBlocks, deleteBlock, readBlock } from "../library/blocks.ts";
-import { created, type Desk, jsonBody, noContent, writeFor } from "./desk.ts";
-import { fields, idParams, nullable, oneOf, prose, uuid } from "./schema.ts";
+import { type Block, changeBlock, createBlocks, deleteBlock, listBlocks, readBlock } from "../library/blocks.ts";
+import { type Desk, jsonBody, writeFor } from "./desk.ts";
+import { answer, answerPage, created, entityRoutes, expectedVersions, idParams, pageFields, pageOf } from "./entity.ts";
+import { fields, nullable, oneOf, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/blocks";
 
-const creation = fields({
-  book_id: uuid(),
+const asked = {
   block_type: oneOf(blockTypes),
   content: prose(),
   heading_level: nullable(Type.Integer({ minimum: 1, maximum: 6, description: "a heading's level from 1 to 6" })),
   metadata: nullable(Type.Object({}, { additionalProperties: true, description: "a JSON object" })),
-  /** Absent or null: at the end. */
-  position_after_id: nullable(uuid()),
-});
+};
+/** `position_after_id` absent or null: at the end. */
+const creation = fields({ book_id: uuid(), ...asked, position_after_id: nullable(uuid()) });
+const patch = fields(
+  { ...asked, block_type: optional(asked.block_type), content: optional(asked.content) },
+  { minProperties: 1 },
+);
+const listing = fields({ book_id: uuid(), ...pageFields });
 
 const shown = (block: Block) => ({
   id: block.id,
@@ -31,7 +36,10 @@ const shown = (block: Block) => ({
   soft_deleted_at: block.softDeletedAt,
 });
 
+const metaOf = (metadata: object | null): string | null => (metadata === null ? null : JSON.stringify(metadata));
+
 export function blockRoutes(app: Elysia, desk: Desk): void {
+  const parse = jsonBody(desk);
   app
     .post(
       path,
@@ -40,7 +48,7 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
           type: body.block_type,
           content: body.content,
           headingLevel: body.heading_level ?? null,
-          meta: body.metadata ? JSON.stringify(body.metadata) : null,
+          meta: metaOf(body.metadata ?? null),
         };
         const [block] = await writeFor(desk, request, (unit) =>
           createBlocks(unit, body.book_id, [asked], body.position_after_id ?? undefined),
@@ -48,15 +56,36 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
         if (!block) throw new Error("no block was created");
         return created(path, shown(block));
       },
-      { parse: jsonBody(desk), body: creation },
-    )
-    .get(`${path}/:id`, async ({ params }) => shown(await readBlock(desk.db, params.id)), { params: idParams })
-    .delete(
-      `${path}/:id`,
-      async ({ params, request }) => {
-        await writeFor(desk, request, (unit) => deleteBlock(unit, params.id));
-        return noContent();
+      {
+        parse,
+        body: creation,
+        detail: { summary: "Puts a block into a book: after the block `position_after_id`, or at the end." },
       },
-      { params: idParams },
+    )
+    .get(
+      path,
+      async ({ query }) => {
+        const page = pageOf(query);
+        return answerPage(await listBlocks(desk.db, query.book_id, page), page, shown);
+      },
+      { query: listing, detail: { summary: "Lists the blocks of a book, in the order in which they are read." } },
+    )
+    .patch(
+      `${path}/:id`,
+      async ({ body: { block_type, content, heading_level, metadata }, params, request }) => {
+        const change = {
+          ...(block_type === undefined ? {} : { type: block_type }),
+          ...(content === undefined ? {} : { content }),
+          ...(heading_level === undefined ? {} : { headingLevel: heading_level }),
+          ...(metadata === undefined ? {} : { meta: metaOf(metadata) }),
+        };
+        const seconds = desk.config.CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS;
+        const expected = expectedVersions(request);
+        return answer(
+          shown(await writeFor(desk, request, (unit) => changeBlock(unit, params.id, change, seconds, expected))),
+        );
+      },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
     );
+  entityRoutes(app, desk, path, shown, readBlock, deleteBlock, "Deletes the block.");
 }

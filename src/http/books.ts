@@ -1,17 +1,15 @@
 import type { Elysia } from "elysia";
-import { type Book, createBook, deleteBook, readBook } from "../library/books.ts";
-import { created, type Desk, jsonBody, noContent, writeFor } from "./desk.ts";
-import { fields, idParams, line, nullable, optional, prose, uuid } from "./schema.ts";
+import { type Book, changeBook, createBook, deleteBook, listBooks, readBook } from "../library/books.ts";
+import { type Desk, jsonBody, writeFor } from "./desk.ts";
+import { answer, answerPage, created, entityRoutes, expectedVersions, idParams, pageFields, pageOf } from "./entity.ts";
+import { fields, line, nullable, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/books";
 
-const creation = fields({
-  bookshelf_id: uuid(),
-  library_id: optional(uuid()),
-  title: line(1, 255),
-  summary: nullable(prose()),
-  cover_icon: nullable(line(1, 64)),
-});
+const asked = { title: line(1, 255), summary: nullable(prose()), cover_icon: nullable(line(1, 64)) };
+const creation = fields({ bookshelf_id: uuid(), library_id: optional(uuid()), ...asked });
+const patch = fields({ ...asked, title: optional(asked.title) }, { minProperties: 1 });
+const listing = fields({ bookshelf_id: uuid(), ...pageFields });
 
 const shown = (book: Book) => ({
   id: book.id,
@@ -37,27 +35,37 @@ const shown = (book: Book) => ({
 });
 
 export function bookRoutes(app: Elysia, desk: Desk): void {
+  const parse = jsonBody(desk);
   app
     .post(
       path,
       async ({ body: { bookshelf_id, library_id, cover_icon, ...rest }, request }) => {
-        const asked = {
+        const book = {
           ...rest,
           bookshelfId: bookshelf_id,
           coverIcon: cover_icon ?? null,
           ...(library_id === undefined ? {} : { libraryId: library_id }),
         };
-        return created(path, shown(await writeFor(desk, request, (unit) => createBook(unit, asked))));
+        return created(path, shown(await writeFor(desk, request, (unit) => createBook(unit, book))));
       },
-      { parse: jsonBody(desk), body: creation },
+      { parse, body: creation, detail: { summary: "Creates a book on a bookshelf." } },
     )
-    .get(`${path}/:id`, async ({ params }) => shown(await readBook(desk.db, params.id)), { params: idParams })
-    .delete(
-      `${path}/:id`,
-      async ({ params, request }) => {
-        await writeFor(desk, request, (unit) => deleteBook(unit, params.id));
-        return noContent();
+    .get(
+      path,
+      async ({ query }) => {
+        const page = pageOf(query);
+        return answerPage(await listBooks(desk.db, query.bookshelf_id, page), page, shown);
       },
-      { params: idParams },
+      { query: listing, detail: { summary: "Lists the books on a bookshelf, in the order in which they came." } },
+    )
+    .patch(
+      `${path}/:id`,
+      async ({ body: { cover_icon, ...rest }, params, request }) => {
+        const change = { ...rest, ...(cover_icon === undefined ? {} : { coverIcon: cover_icon }) };
+        const expected = expectedVersions(request);
+        return answer(shown(await writeFor(desk, request, (unit) => changeBook(unit, params.id, change, expected))));
+      },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
     );
+  entityRoutes(app, desk, path, shown, readBook, deleteBook, "Deletes the book with its blocks.");
 }

@@ -1,11 +1,22 @@
 import type { Elysia } from "elysia";
-import { type Bookshelf, createBookshelf, deleteBookshelf, readBookshelf } from "../library/bookshelves.ts";
-import { created, type Desk, jsonBody, noContent, writeFor } from "./desk.ts";
-import { fields, idParams, line, nullable, prose, uuid } from "./schema.ts";
+import {
+  type Bookshelf,
+  changeBookshelf,
+  createBookshelf,
+  deleteBookshelf,
+  listBookshelves,
+  readBookshelf,
+} from "../library/bookshelves.ts";
+import { type Desk, jsonBody, writeFor } from "./desk.ts";
+import { answer, answerPage, created, entityRoutes, expectedVersions, idParams, pageFields, pageOf } from "./entity.ts";
+import { fields, line, nullable, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/bookshelves";
 
-const creation = fields({ library_id: uuid(), name: line(1, 255), description: nullable(prose(1000)) });
+const asked = { name: line(1, 255), description: nullable(prose(1000)) };
+const creation = fields({ library_id: uuid(), ...asked });
+const patch = fields({ ...asked, name: optional(asked.name) }, { minProperties: 1 });
+const listing = fields({ library_id: uuid(), ...pageFields });
 
 const shown = (shelf: Bookshelf) => ({
   id: shelf.id,
@@ -23,22 +34,31 @@ const shown = (shelf: Bookshelf) => ({
 });
 
 export function bookshelfRoutes(app: Elysia, desk: Desk): void {
+  const parse = jsonBody(desk);
   app
     .post(
       path,
       async ({ body: { library_id, ...rest }, request }) => {
-        const asked = { ...rest, libraryId: library_id };
-        return created(path, shown(await writeFor(desk, request, (unit) => createBookshelf(unit, asked))));
+        const shelf = { ...rest, libraryId: library_id };
+        return created(path, shown(await writeFor(desk, request, (unit) => createBookshelf(unit, shelf))));
       },
-      { parse: jsonBody(desk), body: creation },
+      { parse, body: creation, detail: { summary: "Creates a bookshelf in a library." } },
     )
-    .get(`${path}/:id`, async ({ params }) => shown(await readBookshelf(desk.db, params.id)), { params: idParams })
-    .delete(
-      `${path}/:id`,
-      async ({ params, request }) => {
-        await writeFor(desk, request, (unit) => deleteBookshelf(unit, params.id));
-        return noContent();
+    .get(
+      path,
+      async ({ query }) => {
+        const page = pageOf(query);
+        return answerPage(await listBookshelves(desk.db, query.library_id, page), page, shown);
       },
-      { params: idParams },
+      { query: listing, detail: { summary: "Lists the bookshelves of a library, by name." } },
+    )
+    .patch(
+      `${path}/:id`,
+      async ({ body, params, request }) => {
+        const expected = expectedVersions(request);
+        return answer(shown(await writeFor(desk, request, (unit) => changeBookshelf(unit, params.id, body, expected))));
+      },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
     );
+  entityRoutes(app, desk, path, shown, readBookshelf, deleteBookshelf, "Deletes the bookshelf with its books.");
 }

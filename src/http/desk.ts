@@ -64,10 +64,3 @@ export const jsonBody =
   (desk: Desk) =>
   ({ request }: { request: Request }): Promise<unknown> =>
     readJson(request, desk.config.API_MAX_BODY_BYTES);
-
-/** 201 with the resource and where it is. */
-export function created(path: string, body: { readonly id: string }): Response {
-  return Response.json(body, { status: 201, headers: { location: `${path}/${body.id}` } });
-}
-
-export const noContent = (): Response => new Response(null, { status: 204 });

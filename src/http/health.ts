@@ -33,12 +33,20 @@ export function healthRoutes(
   metrics: (request: Request) => Response | Promise<Response>,
 ): void {
   app
-    .get("/api/v1/health", () => ({ status: "healthy", version: packageJson.version }))
-    .get("/livez", () => ({ status: "alive" }))
-    .get("/readyz", async () => {
-      if (readiness.draining) throw new WordloomError("DRAINING");
-      await ping(db);
-      return { status: "ready" };
+    .get("/api/v1/health", () => ({ status: "healthy", version: packageJson.version }), {
+      detail: { summary: "Says which version answers." },
     })
-    .get("/metrics", ({ request }) => metrics(request));
+    .get("/livez", () => ({ status: "alive" }), { detail: { summary: "Says that the process lives." } })
+    .get(
+      "/readyz",
+      async () => {
+        if (readiness.draining) throw new WordloomError("DRAINING");
+        await ping(db);
+        return { status: "ready" };
+      },
+      {
+        detail: { summary: "Says whether requests are taken: the database answers, and the process is not stopping." },
+      },
+    )
+    .get("/metrics", ({ request }) => metrics(request), { detail: { summary: "Metrics, as Prometheus reads them." } });
 }

@@ -1,11 +1,22 @@
 import type { Elysia } from "elysia";
-import { createLibrary, deleteLibrary, type Library, readLibrary } from "../library/libraries.ts";
-import { created, type Desk, jsonBody, noContent, writeFor } from "./desk.ts";
-import { fields, idParams, line, nullable, prose } from "./schema.ts";
+import {
+  changeLibrary,
+  createLibrary,
+  deleteLibrary,
+  type Library,
+  listLibraries,
+  readLibrary,
+} from "../library/libraries.ts";
+import { type Desk, jsonBody, writeFor } from "./desk.ts";
+import { answer, answerPage, created, entityRoutes, expectedVersions, idParams, pageFields, pageOf } from "./entity.ts";
+import { fields, line, nullable, optional, prose } from "./schema.ts";
 
 const path = "/api/v1/libraries";
 
-const creation = fields({ name: line(1, 255), description: nullable(prose(500)), theme_color: nullable(line(1, 16)) });
+const asked = { name: line(1, 255), description: nullable(prose(500)), theme_color: nullable(line(1, 16)) };
+const creation = fields(asked);
+const patch = fields({ ...asked, name: optional(asked.name) }, { minProperties: 1 });
+const listing = fields(pageFields);
 
 const shown = (library: Library) => ({
   id: library.id,
@@ -27,22 +38,32 @@ const shown = (library: Library) => ({
 });
 
 export function libraryRoutes(app: Elysia, desk: Desk): void {
+  const parse = jsonBody(desk);
   app
     .post(
       path,
       async ({ body: { theme_color, ...rest }, request }) => {
-        const asked = { ...rest, themeColor: theme_color ?? null };
-        return created(path, shown(await writeFor(desk, request, (unit) => createLibrary(unit, asked))));
+        const library = { ...rest, themeColor: theme_color ?? null };
+        return created(path, shown(await writeFor(desk, request, (unit) => createLibrary(unit, library))));
       },
-      { parse: jsonBody(desk), body: creation },
+      { parse, body: creation, detail: { summary: "Creates a library." } },
     )
-    .get(`${path}/:id`, async ({ params }) => shown(await readLibrary(desk.db, params.id)), { params: idParams })
-    .delete(
-      `${path}/:id`,
-      async ({ params, request }) => {
-        await writeFor(desk, request, (unit) => deleteLibrary(unit, params.id));
-        return noContent();
+    .get(
+      path,
+      async ({ query }) => {
+        const page = pageOf(query);
+        return answerPage(await listLibraries(desk.db, desk.config.DEV_USER_ID, page), page, shown);
       },
-      { params: idParams },
+      { query: listing, detail: { summary: "Lists the libraries, by name." } },
+    )
+    .patch(
+      `${path}/:id`,
+      async ({ body: { theme_color, ...rest }, params, request }) => {
+        const change = { ...rest, ...(theme_color === undefined ? {} : { themeColor: theme_color }) };
+        const expected = expectedVersions(request);
+        return answer(shown(await writeFor(desk, request, (unit) => changeLibrary(unit, params.id, change, expected))));
+      },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
     );
+  entityRoutes(app, desk, path, shown, readLibrary, deleteLibrary, "Deletes the library with all that is in it.");
 }

@@ -68,8 +68,14 @@ export const optional = <T extends TSchema>(schema: T) =>
 export const nullable = <T extends TSchema>(schema: T) =>
   Type.Optional(Type.Union([schema, Type.Null()], { description: `${schema.description ?? ""}, or null` }));
 
+/** What any query may hold beside its own. */
+export const everyQuery = {
+  // The correlation id, for those who cannot set a header.
+  cid: optional(prose()),
+  // What callers make up so that no cache in between answers.
+  cache_bust: optional(prose()),
+};
+
 /** A request's fields, and no others. */
 export const fields = <T extends Record<string, TSchema>>(properties: T, options: { minProperties?: number } = {}) =>
   Type.Object(properties, { additionalProperties: false, ...options });
-
-export const idParams = fields({ id: uuid() });

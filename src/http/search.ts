@@ -6,7 +6,7 @@ import { WordloomError } from "../errors.ts";
 import { current } from "../library/search.ts";
 import { deepestHit, type SearchRequest, search } from "../search/query.ts";
 import type { Desk } from "./desk.ts";
-import { fields, oneOf, optional, prose, uuid, wholeNumber } from "./schema.ts";
+import { everyQuery, fields, oneOf, optional, prose, uuid, wholeNumber } from "./schema.ts";
 
 /** Where searches go. */
 export type SearchBackend = { readonly client: Client; readonly index: string };
@@ -15,10 +15,7 @@ const page = {
   q: prose(500, 1),
   limit: optional(wholeNumber(1, 100)),
   offset: optional(wholeNumber(0, deepestHit - 1)),
-  // The correlation id, for those who cannot set a header.
-  cid: optional(prose()),
-  // What callers make up so that no cache in between answers.
-  cache_bust: optional(prose()),
+  ...everyQuery,
 };
 const inLibrary = { library_id: optional(uuid()) };
 const inBook = { ...inLibrary, book_id: optional(uuid()) };
@@ -80,8 +77,20 @@ export function searchRoutes(app: Elysia, desk: Desk, backend: SearchBackend): v
   const answer = (query: Static<typeof everything>, entityType?: EntityType) =>
     found(desk, backend, requestOf(query, entityType));
   app
-    .get("/api/v1/search", ({ query }) => answer(query, query.entity_type), { query: everything })
-    .get("/api/v1/search/blocks", ({ query }) => answer(query, "block"), { query: blocks })
-    .get("/api/v1/search/books", ({ query }) => answer(query, "book"), { query: books })
-    .get("/api/v1/search/tags", ({ query }) => answer(query, "tag"), { query: tags });
+    .get("/api/v1/search", ({ query }) => answer(query, query.entity_type), {
+      query: everything,
+      detail: { summary: "Finds entities of every kind, the best first." },
+    })
+    .get("/api/v1/search/blocks", ({ query }) => answer(query, "block"), {
+      query: blocks,
+      detail: { summary: "Finds blocks." },
+    })
+    .get("/api/v1/search/books", ({ query }) => answer(query, "book"), {
+      query: books,
+      detail: { summary: "Finds books by title and summary." },
+    })
+    .get("/api/v1/search/tags", ({ query }) => answer(query, "tag"), {
+      query: tags,
+      detail: { summary: "Finds tags by name and description." },
+    });
 }

@@ -1,9 +1,11 @@
+import { type TSchema, TypeGuard } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import { causeCodeOf, type ProblemCode, problems, WordloomError } from "../errors.ts";
 import type { RequestSignals } from "../telemetry/request-signals.ts";
 import { blockRoutes } from "./blocks.ts";
 import { bookRoutes } from "./books.ts";
 import { bookshelfRoutes } from "./bookshelves.ts";
+import { chronicleRoutes } from "./chronicle.ts";
 import type { Desk } from "./desk.ts";
 import { healthRoutes, isHealthPath, type Readiness } from "./health.ts";
 import { libraryRoutes } from "./libraries.ts";
@@ -18,7 +20,18 @@ export type ServerParts = Omit<Desk, "signalsOf"> & {
   readonly readiness: Readiness;
 };
 
+/** One route, as the documentation tells of it. */
+export type Route = {
+  readonly method: string;
+  readonly path: string;
+  readonly summary: string;
+  /** The schemas of what it takes. */
+  readonly query: TSchema | undefined;
+  readonly body: TSchema | undefined;
+};
+
 export type ApiServer = {
+  readonly routes: readonly Route[];
   /** Starts to listen; port 0 takes any free one. Throws EADDRINUSE (in `code`) when the port is taken. */
   readonly listen: (host: string, port: number) => { readonly url: string; readonly port: number };
   /** Answers one request, without a socket. */
@@ -99,6 +112,7 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
   bookRoutes(app, desk);
   blockRoutes(app, desk);
   tagRoutes(app, desk);
+  chronicleRoutes(app, desk);
   searchRoutes(app, desk, search);
 
   const routes = app.routes.map(({ method, path }) => ({ method, segments: path.split("/") }));
@@ -144,8 +158,16 @@ export function createServer({ metrics, readiness, search, ...parts }: ServerPar
     }
   }
 
+  const schema = (value: unknown) => (TypeGuard.IsSchema(value) ? value : undefined);
   let server: Bun.Server<undefined> | undefined;
   return {
+    routes: app.routes.map(({ method, path, hooks: { detail, query, body } }) => ({
+      method,
+      path,
+      summary: detail?.summary ?? "",
+      query: schema(query),
+      body: schema(body),
+    })),
     handle: answer,
     listen: (host, port) => {
       server = Bun.serve({

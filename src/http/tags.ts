@@ -1,7 +1,8 @@
 import type { Elysia } from "elysia";
-import { changeTag, createTags, deleteTag, type NewTag, readTag, type Tag } from "../library/tags.ts";
-import { created, type Desk, jsonBody, noContent, writeFor, writeTogetherFor } from "./desk.ts";
-import { color, fields, idParams, line, nullable, optional, prose, uuid } from "./schema.ts";
+import { changeTag, createTags, deleteTag, listTags, type NewTag, readTag, type Tag } from "../library/tags.ts";
+import { type Desk, jsonBody, writeFor, writeTogetherFor } from "./desk.ts";
+import { answer, answerPage, created, entityRoutes, expectedVersions, idParams, pageFields, pageOf } from "./entity.ts";
+import { color, fields, line, nullable, optional, prose, uuid } from "./schema.ts";
 
 const path = "/api/v1/tags";
 
@@ -13,6 +14,7 @@ const asked = {
 };
 const creation = fields(asked);
 const patch = fields({ ...asked, name: optional(asked.name), parent_tag_id: nullable(uuid()) }, { minProperties: 1 });
+const listing = fields(pageFields);
 
 const shown = (tag: Tag) => ({
   id: tag.id,
@@ -26,7 +28,7 @@ const shown = (tag: Tag) => ({
   version: tag.version.toString(),
   created_at: tag.createdAt,
   updated_at: tag.updatedAt,
-  deleted_at: tag.deletedAt,
+  deleted_at: tag.softDeletedAt,
 });
 
 export function tagRoutes(app: Elysia, desk: Desk): void {
@@ -36,22 +38,33 @@ export function tagRoutes(app: Elysia, desk: Desk): void {
     .post(path, async ({ body, request }) => created(path, shown(await create(request, body))), {
       parse,
       body: creation,
+      detail: { summary: "Creates a tag at the top." },
     })
-    .get(`${path}/:id`, async ({ params }) => shown(await readTag(desk.db, params.id)), { params: idParams })
+    .get(
+      path,
+      async ({ query }) => {
+        const page = pageOf(query);
+        return answerPage(await listTags(desk.db, desk.config.DEV_USER_ID, page), page, shown);
+      },
+      { query: listing, detail: { summary: "Lists the tags, by name." } },
+    )
     .patch(
       `${path}/:id`,
       async ({ body: { parent_tag_id, ...body }, params, request }) => {
         const move = parent_tag_id === undefined ? {} : { parentTagId: parent_tag_id?.toLowerCase() ?? null };
-        return shown(await writeFor(desk, request, (unit) => changeTag(unit, params.id, { ...body, ...move })));
+        const change = { ...body, ...move };
+        const expected = expectedVersions(request);
+        return answer(shown(await writeFor(desk, request, (unit) => changeTag(unit, params.id, change, expected))));
       },
-      { parse, body: patch, params: idParams },
-    )
-    .delete(
-      `${path}/:id`,
-      async ({ params, request }) => {
-        await writeFor(desk, request, (unit) => deleteTag(unit, params.id));
-        return noContent();
+      {
+        parse,
+        body: patch,
+        params: idParams,
+        detail: {
+          summary:
+            "Changes the fields that are given; `parent_tag_id` moves the tag, null to the top. Tags nest three levels deep.",
+        },
       },
-      { params: idParams },
     );
+  entityRoutes(app, desk, path, shown, readTag, deleteTag, "Deletes the tag; those directly below it move to the top.");
 }

@@ -4,7 +4,7 @@ import { blocks, type blockTypes, books } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import type { Change, Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
-import { undeletable } from "./refusal.ts";
+import { type Expected, type Listed, listLiving, living, type Page, readLiving, unwritable } from "./living.ts";
 
 export type Block = typeof blocks.$inferSelect;
 
@@ -133,21 +133,22 @@ async function opensWindow(unit: Unit, block: Block, seconds: number): Promise<b
 
 /**
  * Changes the fields that are given. Search hears of every change; the chronicle of one block_updated per window of `dedupeSeconds`
- * (0: of all), and of every change of type. Throws BLOCK_NOT_FOUND.
+ * (0: of all), and of every change of type. Throws BLOCK_NOT_FOUND, VERSION_MISMATCH.
  */
 export async function changeBlock(
   unit: Unit,
   id: string,
   patch: Partial<BlockFields>,
   dedupeSeconds: number,
+  expected?: Expected,
 ): Promise<Block> {
   const [row] = await unit.tx
     .update(blocks)
     .set({ ...patch, version: sql`${blocks.version} + 1`, updatedAt: sql`now()` })
     .from(books)
-    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt), eq(books.id, blocks.bookId)))
+    .where(and(living("BLOCK", id, expected), eq(books.id, blocks.bookId)))
     .returning({ ...getTableColumns(blocks), libraryId: books.libraryId });
-  if (!row) throw new WordloomError("BLOCK_NOT_FOUND");
+  if (!row) throw await unwritable(unit.tx, "change", "BLOCK", id);
   const { libraryId, ...block } = row;
   const eventType = patch.type === undefined ? "block_updated" : "block_type_changed";
   const chronicled = eventType !== "block_updated" || (await opensWindow(unit, block, dedupeSeconds));
@@ -155,25 +156,24 @@ export async function changeBlock(
   return block;
 }
 
-/** Throws BLOCK_NOT_FOUND, BLOCK_ALREADY_DELETED. */
-export async function deleteBlock(unit: Unit, id: string): Promise<void> {
+/** Throws BLOCK_NOT_FOUND, BLOCK_ALREADY_DELETED, VERSION_MISMATCH. */
+export async function deleteBlock(unit: Unit, id: string, expected?: Expected): Promise<void> {
   const [row] = await unit.tx
     .update(blocks)
     .set({ softDeletedAt: sql`now()`, version: sql`${blocks.version} + 1`, updatedAt: sql`now()` })
     .from(books)
-    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt), eq(books.id, blocks.bookId)))
+    .where(and(living("BLOCK", id, expected), eq(books.id, blocks.bookId)))
     .returning({ ...getTableColumns(blocks), libraryId: books.libraryId });
-  if (!row) throw await undeletable(unit.tx, "BLOCK", blocks, id);
+  if (!row) throw await unwritable(unit.tx, "delete", "BLOCK", id);
   const { libraryId, ...block } = row;
   await unit.record([changed(block, libraryId, "block_soft_deleted", {})]);
 }
 
 /** Throws BLOCK_NOT_FOUND, also for a deleted one. */
-export async function readBlock(db: Db, id: string): Promise<Block> {
-  const [block] = await db
-    .select()
-    .from(blocks)
-    .where(and(eq(blocks.id, id), isNull(blocks.softDeletedAt)));
-  if (!block) throw new WordloomError("BLOCK_NOT_FOUND");
-  return block;
+export const readBlock = (db: Db, id: string): Promise<Block> => readLiving(db, "BLOCK", id);
+
+/** Those of one book, in the order in which they are read. Throws BOOK_NOT_FOUND. */
+export async function listBlocks(db: Db, bookId: string, page: Page): Promise<Listed<Block>> {
+  await readLiving(db, "BOOK", bookId);
+  return await listLiving(db, "BLOCK", eq(blocks.bookId, bookId), [blocks.order, blocks.id], page);
 }

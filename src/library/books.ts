@@ -5,7 +5,7 @@ import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
-import { undeletable } from "./refusal.ts";
+import { type Expected, type Listed, listLiving, living, type Page, readLiving, unwritable } from "./living.ts";
 
 export type Book = typeof books.$inferSelect;
 
@@ -52,37 +52,41 @@ export async function createBook(
   return book;
 }
 
-/** Changes the fields that are given. Throws BOOK_NOT_FOUND. */
-export async function changeBook(unit: Unit, id: string, patch: Partial<BookFields>): Promise<Book> {
+/** Changes the fields that are given. Throws BOOK_NOT_FOUND, VERSION_MISMATCH. */
+export async function changeBook(
+  unit: Unit,
+  id: string,
+  patch: Partial<BookFields>,
+  expected?: Expected,
+): Promise<Book> {
   const [book] = await unit.tx
     .update(books)
     .set({ ...patch, version: sql`${books.version} + 1`, updatedAt: sql`now()` })
-    .where(and(eq(books.id, id), isNull(books.softDeletedAt)))
+    .where(living("BOOK", id, expected))
     .returning();
-  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  if (!book) throw await unwritable(unit.tx, "change", "BOOK", id);
   const eventType = patch.title === undefined ? "book_updated" : "book_renamed";
   await unit.record([changed(book, eventType, { fields: Object.keys(patch) })]);
   return book;
 }
 
-/** Soft-deletes a book with its blocks. Throws BOOK_NOT_FOUND, BOOK_ALREADY_DELETED. */
-export async function deleteBook(unit: Unit, id: string): Promise<void> {
+/** Soft-deletes a book with its blocks. Throws BOOK_NOT_FOUND, BOOK_ALREADY_DELETED, VERSION_MISMATCH. */
+export async function deleteBook(unit: Unit, id: string, expected?: Expected): Promise<void> {
   const [book] = await unit.tx
     .update(books)
     .set({ softDeletedAt: sql`now()`, status: "deleted", version: sql`${books.version} + 1`, updatedAt: sql`now()` })
-    .where(and(eq(books.id, id), isNull(books.softDeletedAt)))
+    .where(living("BOOK", id, expected))
     .returning();
-  if (!book) throw await undeletable(unit.tx, "BOOK", books, id);
+  if (!book) throw await unwritable(unit.tx, "delete", "BOOK", id);
   await unit.record([changed(book, "book_deleted", {})]);
   await deleteBelow(unit, "book", id);
 }
 
 /** Throws BOOK_NOT_FOUND, also for a deleted one. */
-export async function readBook(db: Db, id: string): Promise<Book> {
-  const [book] = await db
-    .select()
-    .from(books)
-    .where(and(eq(books.id, id), isNull(books.softDeletedAt)));
-  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
-  return book;
+export const readBook = (db: Db, id: string): Promise<Book> => readLiving(db, "BOOK", id);
+
+/** Those on one bookshelf, in the order in which they came: the chapters of an import as its files are sorted. Throws BOOKSHELF_NOT_FOUND. */
+export async function listBooks(db: Db, bookshelfId: string, page: Page): Promise<Listed<Book>> {
+  await readLiving(db, "BOOKSHELF", bookshelfId);
+  return await listLiving(db, "BOOK", eq(books.bookshelfId, bookshelfId), [books.createdAt, books.id], page);
 }

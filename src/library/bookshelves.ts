@@ -5,7 +5,16 @@ import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
-import { undeletable, unlessTaken } from "./refusal.ts";
+import {
+  type Expected,
+  type Listed,
+  listLiving,
+  living,
+  type Page,
+  readLiving,
+  unlessTaken,
+  unwritable,
+} from "./living.ts";
 
 export type Bookshelf = typeof bookshelves.$inferSelect;
 
@@ -50,24 +59,29 @@ export async function createBookshelf(
   return shelf;
 }
 
-/** Changes the fields that are given. Throws BOOKSHELF_NOT_FOUND, BOOKSHELF_ALREADY_EXISTS. */
-export async function changeBookshelf(unit: Unit, id: string, patch: Partial<BookshelfFields>): Promise<Bookshelf> {
+/** Changes the fields that are given. Throws BOOKSHELF_NOT_FOUND, BOOKSHELF_ALREADY_EXISTS, VERSION_MISMATCH. */
+export async function changeBookshelf(
+  unit: Unit,
+  id: string,
+  patch: Partial<BookshelfFields>,
+  expected?: Expected,
+): Promise<Bookshelf> {
   const [shelf] = await taken(
     unit.tx
       .update(bookshelves)
       .set({ ...patch, version: sql`${bookshelves.version} + 1`, updatedAt: sql`now()` })
-      .where(and(eq(bookshelves.id, id), isNull(bookshelves.softDeletedAt)))
+      .where(living("BOOKSHELF", id, expected))
       .returning()
       .execute(),
   );
-  if (!shelf) throw new WordloomError("BOOKSHELF_NOT_FOUND");
+  if (!shelf) throw await unwritable(unit.tx, "change", "BOOKSHELF", id);
   const eventType = patch.name === undefined ? "bookshelf_updated" : "bookshelf_renamed";
   await unit.record([changed(shelf, eventType, { fields: Object.keys(patch) })]);
   return shelf;
 }
 
-/** Soft-deletes a bookshelf with all that is on it. Throws BOOKSHELF_NOT_FOUND, BOOKSHELF_ALREADY_DELETED. */
-export async function deleteBookshelf(unit: Unit, id: string): Promise<void> {
+/** Soft-deletes a bookshelf with all that is on it. Throws BOOKSHELF_NOT_FOUND, BOOKSHELF_ALREADY_DELETED, VERSION_MISMATCH. */
+export async function deleteBookshelf(unit: Unit, id: string, expected?: Expected): Promise<void> {
   const [shelf] = await unit.tx
     .update(bookshelves)
     .set({
@@ -76,19 +90,18 @@ export async function deleteBookshelf(unit: Unit, id: string): Promise<void> {
       version: sql`${bookshelves.version} + 1`,
       updatedAt: sql`now()`,
     })
-    .where(and(eq(bookshelves.id, id), isNull(bookshelves.softDeletedAt)))
+    .where(living("BOOKSHELF", id, expected))
     .returning();
-  if (!shelf) throw await undeletable(unit.tx, "BOOKSHELF", bookshelves, id);
+  if (!shelf) throw await unwritable(unit.tx, "delete", "BOOKSHELF", id);
   await unit.record([changed(shelf, "bookshelf_deleted", {})]);
   await deleteBelow(unit, "bookshelf", id);
 }
 
 /** Throws BOOKSHELF_NOT_FOUND, also for a deleted one. */
-export async function readBookshelf(db: Db, id: string): Promise<Bookshelf> {
-  const [shelf] = await db
-    .select()
-    .from(bookshelves)
-    .where(and(eq(bookshelves.id, id), isNull(bookshelves.softDeletedAt)));
-  if (!shelf) throw new WordloomError("BOOKSHELF_NOT_FOUND");
-  return shelf;
+export const readBookshelf = (db: Db, id: string): Promise<Bookshelf> => readLiving(db, "BOOKSHELF", id);
+
+/** Those of one library, by name. Throws LIBRARY_NOT_FOUND. */
+export async function listBookshelves(db: Db, libraryId: string, page: Page): Promise<Listed<Bookshelf>> {
+  await readLiving(db, "LIBRARY", libraryId);
+  return await listLiving(db, "BOOKSHELF", eq(bookshelves.libraryId, libraryId), [bookshelves.name], page);
 }

@@ -1,11 +1,19 @@
-import { and, eq, isNull, sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { libraries } from "../db/schema.ts";
-import { WordloomError } from "../errors.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
-import { undeletable, unlessTaken } from "./refusal.ts";
+import {
+  type Expected,
+  type Listed,
+  listLiving,
+  living,
+  type Page,
+  readLiving,
+  unlessTaken,
+  unwritable,
+} from "./living.ts";
 
 export type Library = typeof libraries.$inferSelect;
 
@@ -44,40 +52,42 @@ export async function createLibrary(unit: Unit, fields: LibraryFields): Promise<
   return library;
 }
 
-/** Changes the fields that are given. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_EXISTS. */
-export async function changeLibrary(unit: Unit, id: string, patch: Partial<LibraryFields>): Promise<Library> {
+/** Changes the fields that are given. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_EXISTS, VERSION_MISMATCH. */
+export async function changeLibrary(
+  unit: Unit,
+  id: string,
+  patch: Partial<LibraryFields>,
+  expected?: Expected,
+): Promise<Library> {
   const [library] = await taken(
     unit.tx
       .update(libraries)
       .set({ ...patch, version: sql`${libraries.version} + 1`, updatedAt: sql`now()`, lastActivityAt: sql`now()` })
-      .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)))
+      .where(living("LIBRARY", id, expected))
       .returning()
       .execute(),
   );
-  if (!library) throw new WordloomError("LIBRARY_NOT_FOUND");
+  if (!library) throw await unwritable(unit.tx, "change", "LIBRARY", id);
   const eventType = patch.name === undefined ? "library_updated" : "library_renamed";
   await unit.record([changed(library, eventType, { fields: Object.keys(patch) })]);
   return library;
 }
 
-/** Soft-deletes a library with all that is in it. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_DELETED. */
-export async function deleteLibrary(unit: Unit, id: string): Promise<void> {
+/** Soft-deletes a library with all that is in it. Throws LIBRARY_NOT_FOUND, LIBRARY_ALREADY_DELETED, VERSION_MISMATCH. */
+export async function deleteLibrary(unit: Unit, id: string, expected?: Expected): Promise<void> {
   const [library] = await unit.tx
     .update(libraries)
     .set({ softDeletedAt: sql`now()`, version: sql`${libraries.version} + 1`, updatedAt: sql`now()` })
-    .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)))
+    .where(living("LIBRARY", id, expected))
     .returning();
-  if (!library) throw await undeletable(unit.tx, "LIBRARY", libraries, id);
+  if (!library) throw await unwritable(unit.tx, "delete", "LIBRARY", id);
   await unit.record([changed(library, "library_deleted", {})]);
   await deleteBelow(unit, "library", id);
 }
 
 /** Throws LIBRARY_NOT_FOUND, also for a deleted one. */
-export async function readLibrary(db: Db, id: string): Promise<Library> {
-  const [library] = await db
-    .select()
-    .from(libraries)
-    .where(and(eq(libraries.id, id), isNull(libraries.softDeletedAt)));
-  if (!library) throw new WordloomError("LIBRARY_NOT_FOUND");
-  return library;
-}
+export const readLibrary = (db: Db, id: string): Promise<Library> => readLiving(db, "LIBRARY", id);
+
+/** The user's own, by name. */
+export const listLibraries = (db: Db, userId: string, page: Page): Promise<Listed<Library>> =>
+  listLiving(db, "LIBRARY", eq(libraries.userId, userId), [libraries.name], page);

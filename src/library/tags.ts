@@ -4,7 +4,16 @@ import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
 import { type Asked, type Change, type Committed, create, type Unit } from "./change.ts";
 import type { EventType } from "./event-types.ts";
-import { undeletable, unlessTaken } from "./refusal.ts";
+import {
+  type Expected,
+  type Listed,
+  listLiving,
+  living,
+  type Page,
+  readLiving,
+  unlessTaken,
+  unwritable,
+} from "./living.ts";
 
 export type Tag = typeof tags.$inferSelect;
 
@@ -21,13 +30,13 @@ export type TagFields = {
 /** Levels run from 0: tags nest three deep. */
 const deepest = 2;
 
-type Searched = Pick<Tag, "id" | "version" | "deletedAt" | "name" | "description">;
+type Searched = Pick<Tag, "id" | "version" | "softDeletedAt" | "name" | "description">;
 
 const changed = (tag: Searched, eventType: EventType, payload: Change["payload"]): Change => ({
   entityType: "tag",
   entityId: tag.id,
   version: tag.version,
-  op: tag.deletedAt === null ? "upsert" : "delete",
+  op: tag.softDeletedAt === null ? "upsert" : "delete",
   eventType,
   libraryId: null,
   bookId: null,
@@ -48,7 +57,7 @@ async function levelBelow(unit: Unit, parentTagId: string): Promise<number> {
   const [parent] = await unit.tx
     .select({ level: tags.level })
     .from(tags)
-    .where(and(eq(tags.id, parentTagId), eq(tags.userId, unit.cause.actorId), isNull(tags.deletedAt)));
+    .where(and(eq(tags.id, parentTagId), eq(tags.userId, unit.cause.actorId), isNull(tags.softDeletedAt)));
   if (!parent) throw new WordloomError("TAG_NOT_FOUND", "There is no such parent tag");
   return parent.level + 1;
 }
@@ -82,7 +91,7 @@ export async function createTags(
       level: 0,
       usageCount: 0,
       version: 1n,
-      deletedAt: null,
+      softDeletedAt: null,
     },
   }));
   const rows = JSON.stringify(
@@ -150,8 +159,8 @@ async function shiftBelow(unit: Unit, id: string, by: number, detach: boolean): 
   await unit.record(shifted.map((tag) => changed(tag, "tag_moved", { level: tag.level })));
 }
 
-/** Changes the fields that are given. Throws TAG_NOT_FOUND, TAG_ALREADY_EXISTS, TAG_INVALID_HIERARCHY. */
-export async function changeTag(unit: Unit, id: string, patch: Partial<TagFields>): Promise<Tag> {
+/** Changes the fields that are given. Throws TAG_NOT_FOUND, TAG_ALREADY_EXISTS, TAG_INVALID_HIERARCHY, VERSION_MISMATCH. */
+export async function changeTag(unit: Unit, id: string, patch: Partial<TagFields>, expected?: Expected): Promise<Tag> {
   const { icon, parentTagId, ...same } = patch;
   let moved: Moved | undefined;
   if (parentTagId !== undefined) {
@@ -170,36 +179,33 @@ export async function changeTag(unit: Unit, id: string, patch: Partial<TagFields
         version: sql`${tags.version} + 1`,
         updatedAt: sql`now()`,
       })
-      .where(and(eq(tags.id, id), isNull(tags.deletedAt)))
+      .where(living("TAG", id, expected))
       .returning()
       .execute(),
   );
-  if (!tag) throw new WordloomError("TAG_NOT_FOUND");
+  if (!tag) throw await unwritable(unit.tx, "change", "TAG", id);
   const eventType = moved ? "tag_moved" : patch.name === undefined ? "tag_updated" : "tag_renamed";
   await unit.record([changed(tag, eventType, { fields: Object.keys(patch) })]);
   if (moved && moved.by !== 0) await shiftBelow(unit, id, moved.by, false);
   return tag;
 }
 
-/** Soft-deletes a tag; the tags directly below it move to the top. Throws TAG_NOT_FOUND, TAG_ALREADY_DELETED. */
-export async function deleteTag(unit: Unit, id: string): Promise<void> {
+/** Soft-deletes a tag; the tags directly below it move to the top. Throws TAG_NOT_FOUND, TAG_ALREADY_DELETED, VERSION_MISMATCH. */
+export async function deleteTag(unit: Unit, id: string, expected?: Expected): Promise<void> {
   await lockHierarchy(unit.tx, unit.cause.actorId);
   const [tag] = await unit.tx
     .update(tags)
-    .set({ deletedAt: sql`now()`, version: sql`${tags.version} + 1`, updatedAt: sql`now()` })
-    .where(and(eq(tags.id, id), isNull(tags.deletedAt)))
+    .set({ softDeletedAt: sql`now()`, version: sql`${tags.version} + 1`, updatedAt: sql`now()` })
+    .where(living("TAG", id, expected))
     .returning();
-  if (!tag) throw await undeletable(unit.tx, "TAG", tags, id);
+  if (!tag) throw await unwritable(unit.tx, "delete", "TAG", id);
   await unit.record([changed(tag, "tag_deleted", {})]);
   await shiftBelow(unit, id, -(tag.level + 1), true);
 }
 
 /** Throws TAG_NOT_FOUND, also for a deleted one. */
-export async function readTag(db: Db, id: string): Promise<Tag> {
-  const [tag] = await db
-    .select()
-    .from(tags)
-    .where(and(eq(tags.id, id), isNull(tags.deletedAt)));
-  if (!tag) throw new WordloomError("TAG_NOT_FOUND");
-  return tag;
-}
+export const readTag = (db: Db, id: string): Promise<Tag> => readLiving(db, "TAG", id);
+
+/** The user's own, by name. */
+export const listTags = (db: Db, userId: string, page: Page): Promise<Listed<Tag>> =>
+  listLiving(db, "TAG", eq(tags.userId, userId), [tags.name], page);

@@ -1,0 +1,117 @@
+import { Client, HttpConnection } from "@elastic/elasticsearch";
+import type { TSchema } from "@sinclair/typebox";
+import { readConfig } from "../src/config.ts";
+import { parseDatabaseUrl } from "../src/db/address.ts";
+import { openDatabase } from "../src/db/client.ts";
+import { problems } from "../src/errors.ts";
+import { createServer, type Route } from "../src/http/server.ts";
+import { eventTypes } from "../src/library/event-types.ts";
+import { openWakeUps } from "../src/outbox/wake.ts";
+import { openLog } from "../src/telemetry/log.ts";
+import { openMetrics } from "../src/telemetry/metrics.ts";
+import { apiSignals } from "../src/telemetry/request-signals.ts";
+import { openTracing } from "../src/telemetry/tracing.ts";
+
+/** The routes of the API as it is served; nothing is connected to. */
+function routes(): readonly Route[] {
+  const config = readConfig({});
+  const database = openDatabase(parseDatabaseUrl("postgresql://nobody@localhost/nothing"), {
+    max: 1,
+    applicationName: "docs",
+    statementTimeoutMs: 1000,
+    prepare: true,
+  });
+  const sinks = {
+    log: openLog(config, "docs", { write: () => undefined }),
+    metrics: openMetrics("api"),
+    tracing: openTracing(config, "api", "docs", () => undefined),
+  };
+  return createServer({
+    db: database.db,
+    config,
+    search: { client: new Client({ node: "http://localhost:1", Connection: HttpConnection }), index: "nothing" },
+    signals: apiSignals(sinks, { eventTypes }),
+    wakeUps: openWakeUps(database),
+    readiness: { draining: false },
+    metrics: () => new Response(),
+  }).routes;
+}
+
+function fieldRows(schema: TSchema | undefined, where: string): string[] {
+  const required: readonly string[] = schema?.["required"] ?? [];
+  const properties: Readonly<Record<string, TSchema>> = schema?.["properties"] ?? {};
+  return Object.entries(properties)
+    .filter(([name]) => !["cid", "cache_bust"].includes(name))
+    .map(
+      ([name, { description }]) =>
+        `| \`${name}\` | ${where} | ${required.includes(name) ? "yes" : ""} | ${description} |`,
+    );
+}
+
+function section({ method, path, summary, query, body }: Route): string {
+  const rows = [...fieldRows(query, "query"), ...fieldRows(body, "body")];
+  const table = ["| Field | In | Required | What it is |", "|---|---|---|---|", ...rows].join("\n");
+  return [`### ${method} ${path}`, summary, ...(rows.length === 0 ? [] : [table])].join("\n\n");
+}
+
+const groups: readonly (readonly [title: string, prefix: string])[] = [
+  ["Libraries", "/api/v1/libraries"],
+  ["Bookshelves", "/api/v1/bookshelves"],
+  ["Books", "/api/v1/books"],
+  ["Blocks", "/api/v1/blocks"],
+  ["Tags", "/api/v1/tags"],
+  ["Search", "/api/v1/search"],
+  ["Chronicle", "/api/v1/chronicle"],
+  ["The process", "/"],
+];
+const methods = ["POST", "GET", "PATCH", "DELETE"];
+
+const introduction = `# HTTP API
+
+The tables are generated from the routes: \`bun tools/docs.ts\`. Nobody logs in yet: what is written belongs to \`DEV_USER_ID\`.
+
+    curl -X POST http://127.0.0.1:8000/api/v1/libraries -d '{"name":"Notes"}'
+    curl 'http://127.0.0.1:8000/api/v1/libraries'
+
+- Bodies are JSON, whatever their content type says. A field that is not known is refused, a body above \`API_MAX_BODY_BYTES\` too.
+- A list is answered as \`{total, items, limit, offset}\`: \`items\` are at most \`limit\` (50 unless told) from the \`offset\`th on. A search has \`hits\` in place of \`items\`, and 20 of them.
+- A change leaves what is not given as it is; null empties a field that may be empty.
+- What is deleted is gone from every answer; a second delete is 409. Only the chronicle of a book outlives it, and holds nothing that was written.
+
+## Versions
+
+Every entity has a \`version\`, which each write raises; answers with one entity carry it as \`ETag\`. With \`If-Match\`, PATCH and DELETE write only over a version that it names, and answer 412
+\`VERSION_MISMATCH\` otherwise: so two who change the same block do not overwrite each other unseen.
+
+    curl -i http://127.0.0.1:8000/api/v1/blocks/$BLOCK                                              # ETag: "3"
+    curl -X PATCH http://127.0.0.1:8000/api/v1/blocks/$BLOCK -H 'If-Match: "3"' -d '{"content":"…"}'
+
+## To find a request again
+
+Every answer has an \`X-Request-Id\`: the caller's own, where it is sent in the request (or as \`cid\` in the query), or a new one. It is in the request's log lines, its span and its entries in
+the chronicle as \`correlation_id\`. \`cache_bust\` in a query is ignored.
+
+## Refusals
+
+Whatever is not 2xx is \`application/problem+json\` (RFC 9457) with \`code\`, \`detail\` and \`correlation_id\`, for a request that does not fit also with \`errors\`: where, and what would be right.
+Nothing of the request is echoed. 503 comes with \`Retry-After\`.`;
+
+function refusals(): string {
+  const rows = Object.entries(problems).map(([code, [status, title]]) => `| \`${code}\` | ${status} | ${title} |`);
+  return ["| Code | Status | What it says |", "|---|---|---|", ...rows].join("\n");
+}
+
+/** docs/api.md. */
+export function apiPage(): string {
+  const left = new Set(routes());
+  const parts = [introduction, refusals()];
+  for (const [title, prefix] of groups) {
+    const group = [...left].filter(({ path }) => path.startsWith(prefix));
+    for (const route of group) left.delete(route);
+    const sorted = group.toSorted(
+      (a, b) => a.path.localeCompare(b.path) || methods.indexOf(a.method) - methods.indexOf(b.method),
+    );
+    parts.push(`## ${title}`, ...sorted.map(section));
+  }
+  return `${parts.join("\n\n")}\n`;
+}
