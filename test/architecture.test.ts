@@ -6,7 +6,7 @@ import { Glob } from "bun";
  * Who may import whom: a folder of src, or a file that stands directly in it. What is below all may be imported by everybody, and imports nothing but what
  * is below all itself. Type-only imports count: to know a type is to know its owner.
  */
-const belowAll = ["config", "errors", "pause", "telemetry"];
+const belowAll = ["config", "errors", "events", "pause", "telemetry"];
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   main: ["cli"],
   cli: ["app", "labs", "library", "version"],
@@ -22,6 +22,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   version: [],
   config: [],
   errors: [],
+  events: [],
   pause: [],
   telemetry: [],
 };

@@ -5,7 +5,6 @@ import { parseDatabaseUrl } from "../src/db/address.ts";
 import { openDatabase } from "../src/db/client.ts";
 import { problems } from "../src/errors.ts";
 import { createServer, type Route } from "../src/http/server.ts";
-import { eventTypes } from "../src/library/event-types.ts";
 import { openWakeUps } from "../src/outbox/wake.ts";
 import { openLog } from "../src/telemetry/log.ts";
 import { openMetrics } from "../src/telemetry/metrics.ts";
@@ -30,7 +29,7 @@ function routes(): readonly Route[] {
     db: database.db,
     config,
     search: { client: new Client({ node: "http://localhost:1", Connection: HttpConnection }), index: "nothing" },
-    signals: apiSignals(sinks, { eventTypes }),
+    signals: apiSignals(sinks),
     wakeUps: openWakeUps(database),
     readiness: { draining: false },
     metrics: () => new Response(),

@@ -1,5 +1,4 @@
 import { type ApiServer, createServer, type ServerParts } from "../http/server.ts";
-import { eventTypes } from "../library/event-types.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import { apiSignals } from "../telemetry/request-signals.ts";
 import type { Sinks } from "../telemetry/signals.ts";
@@ -16,7 +15,7 @@ export function openApi(
     db: database.db,
     config: settings.config,
     search: { client, index: settings.index },
-    signals: apiSignals(sinks, { eventTypes }),
+    signals: apiSignals(sinks),
     wakeUps,
     readiness: { draining: false },
     metrics: async (request) => {

@@ -8,7 +8,7 @@ import { blockWrites } from "../labs/drills/steps.ts";
 import { readServices } from "../labs/jaeger.ts";
 import type { World } from "../labs/world.ts";
 import { readBacklog } from "../outbox/backlog.ts";
-import { queues } from "../outbox/event.ts";
+import { queues } from "../outbox/queue.ts";
 import { dropUnfinished } from "../outbox/rows.ts";
 import { tracesEndpoint } from "../telemetry/collector-address.ts";
 import { connectTo, elasticsearchUrl, prepareIndex, shown, unusable } from "./elasticsearch.ts";

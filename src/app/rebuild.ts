@@ -1,5 +1,5 @@
 import type { Db } from "../db/client.ts";
-import { queues } from "../outbox/event.ts";
+import { queues } from "../outbox/queue.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { rebuildChronicle } from "../projection/chronicle/rebuild.ts";
 import { emitOutbox, type Progress } from "../projection/rebuild.ts";

@@ -1,4 +1,4 @@
-import { queues } from "../outbox/event.ts";
+import { queues } from "../outbox/queue.ts";
 import { type ReplayRequest, replay, replayable } from "../outbox/replay.ts";
 import { openWakeUps } from "../outbox/wake.ts";
 import { type Env, readSettings } from "./settings.ts";

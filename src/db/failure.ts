@@ -1,6 +1,6 @@
 import postgres from "postgres";
 import { causeCodeOf, codeOf } from "../errors.ts";
-import type { DatabaseReason } from "../telemetry/worker-signals.ts";
+import type { DatabaseReason } from "../events.ts";
 import { type DatabaseAddress, describeAddress } from "./address.ts";
 
 /**

@@ -12,6 +12,7 @@ import {
   uuid,
   varchar,
 } from "drizzle-orm/pg-core";
+import { entityTypes } from "../events.ts";
 
 /** The tables as the query builder sees them. The SQL in `drizzle/` makes them; a test holds the two together. */
 
@@ -127,9 +128,6 @@ export const tags = pgTable("tags", {
   ...created(),
   softDeletedAt: at("deleted_at"),
 });
-
-export const entityTypes = ["library", "bookshelf", "book", "block", "tag"] as const;
-export type EntityType = (typeof entityTypes)[number];
 
 export const searchIndex = pgTable("search_index", {
   id: uuid("id").primaryKey().defaultRandom(),

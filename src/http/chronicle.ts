@@ -1,6 +1,6 @@
 import type { Elysia } from "elysia";
+import { type EventType, eventTypes } from "../events.ts";
 import { type ChronicleEntry, listBookEntries } from "../library/chronicle.ts";
-import { type EventType, eventTypes } from "../library/event-types.ts";
 import type { Desk } from "./desk.ts";
 import { answerPage, idParams, pageFields, pageOf } from "./entity.ts";
 import { fields, oneOf, optional } from "./schema.ts";

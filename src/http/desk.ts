@@ -1,7 +1,8 @@
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
 import { gather } from "../db/gather.ts";
-import { type Appended, type Asked, type Cause, type Committed, type Unit, write } from "../library/change.ts";
+import type { Appended } from "../events.ts";
+import { type Asked, type Cause, type Committed, type Unit, write } from "../library/change.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { ApiSignals, RequestSignals } from "../telemetry/request-signals.ts";
 import { readJson } from "./body.ts";

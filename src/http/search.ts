@@ -1,8 +1,8 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Static } from "@sinclair/typebox";
 import type { Elysia } from "elysia";
-import { type EntityType, entityTypes } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
+import { type EntityType, entityTypes } from "../events.ts";
 import { current } from "../library/search.ts";
 import { deepestHit, type SearchRequest, search } from "../search/query.ts";
 import type { Desk } from "./desk.ts";

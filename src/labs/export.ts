@@ -1,5 +1,6 @@
+import { projections } from "../events.ts";
 import type { EventRow } from "../outbox/rows.ts";
-import { projections, services } from "../telemetry/keys.ts";
+import { services } from "../telemetry/keys.ts";
 import { tellsOf } from "./drill.ts";
 import type { EvidenceFolder } from "./evidence.ts";
 import {

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
-import { obsSchema, projections } from "../telemetry/keys.ts";
+import { projections } from "../events.ts";
+import { obsSchema } from "../telemetry/keys.ts";
 import { type DocumentPair, type Drill, serviceOf } from "./drill.ts";
 import { createEvidence } from "./evidence.ts";
 import { exportTraces } from "./export.ts";

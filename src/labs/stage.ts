@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import { appending } from "../outbox/append.ts";
-import { queues } from "../outbox/event.ts";
+import { queues } from "../outbox/queue.ts";
 import { type EventRow, holdingQueues, readRows } from "../outbox/rows.ts";
 import { type Crew, openCrew } from "./crew.ts";
 import type { EvidenceFolder } from "./evidence.ts";

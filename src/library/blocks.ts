@@ -2,8 +2,8 @@ import { and, eq, getTableColumns, isNull, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { blocks, type blockTypes, books } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
+import type { EventType } from "../events.ts";
 import type { Change, Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 import { type Expected, type Listed, listLiving, living, type Page, readLiving, unwritable } from "./living.ts";
 
 export type Block = typeof blocks.$inferSelect;

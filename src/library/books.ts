@@ -2,9 +2,9 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { books, bookshelves } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
+import type { EventType } from "../events.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 import { type Expected, type Listed, listLiving, living, type Page, readLiving, unwritable } from "./living.ts";
 
 export type Book = typeof books.$inferSelect;

@@ -1,7 +1,6 @@
 import { type SQL, sql } from "drizzle-orm";
-import type { EntityType } from "../db/schema.ts";
+import type { EntityType, EventType } from "../events.ts";
 import type { Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 
 type Container = "library" | "bookshelf" | "book";
 type Doomed = { id: string; version: string; library_id: string; book_id: string | null };

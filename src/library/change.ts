@@ -1,9 +1,8 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
-import type { EntityType } from "../db/schema.ts";
+import type { Appended, EntityType, EventType, Op, TraceContext } from "../events.ts";
 import { appending } from "../outbox/append.ts";
-import { type Op, queues, type TraceContext } from "../outbox/event.ts";
-import type { EventType } from "./event-types.ts";
+import { queues } from "../outbox/queue.ts";
 
 /** On whose behalf and because of what a write happens: goes into the chronicle and, as trace context, into the outbox. */
 export type Cause = TraceContext & {
@@ -44,12 +43,6 @@ export type Unit = {
 
 /** A change with the cause that is its own. */
 export type Caused = Change & { readonly cause: Cause };
-
-/** How many events of each kind a committed write appended: `count` to the search queue, `chronicled` to the chronicle's. */
-export type Appended = ReadonlyMap<
-  string,
-  { readonly eventType: string; readonly entityType: EntityType; readonly count: number; readonly chronicled: number }
->;
 
 const snippetLength = 200;
 /** Changes per statement: keeps each one far below the statement timeout, however much one write deletes. */
@@ -119,11 +112,11 @@ function recording(changes: readonly Caused[], own: SQL | undefined): SQL {
     select * from own`;
 }
 
-type Counts = Map<string, { eventType: string; entityType: EntityType; count: number; chronicled: number }>;
+type Counts = Map<EventType, { count: number; chronicled: number }>;
 
 function count(counts: Counts, changes: readonly Change[]): void {
-  for (const { eventType, entityType, chronicled } of changes) {
-    const sum = counts.get(eventType) ?? { eventType, entityType, count: 0, chronicled: 0 };
+  for (const { eventType, chronicled } of changes) {
+    const sum = counts.get(eventType) ?? { count: 0, chronicled: 0 };
     sum.count += 1;
     if (chronicled !== false) sum.chronicled += 1;
     counts.set(eventType, sum);

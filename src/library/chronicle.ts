@@ -2,7 +2,7 @@ import { and, desc, eq } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { books, chronicleEntries } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
-import type { EventType } from "./event-types.ts";
+import type { EventType } from "../events.ts";
 import type { Listed, Page } from "./living.ts";
 
 /** What happened, as the chronicle's projection holds it: a moment after it happened. */

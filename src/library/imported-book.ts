@@ -1,10 +1,10 @@
 import { diffArrays } from "diff";
 import { and, count, eq, isNull, sql } from "drizzle-orm";
 import { blocks, books } from "../db/schema.ts";
+import type { EventType } from "../events.ts";
 import { createBlocks } from "./blocks.ts";
 import { changeBook, createBook, deleteBook } from "./books.ts";
 import type { Change, Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 import type { MarkdownBlock } from "./markdown.ts";
 
 /** What a file wants its book to be. */

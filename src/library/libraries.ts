@@ -1,9 +1,9 @@
 import { eq, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { libraries } from "../db/schema.ts";
+import type { EventType } from "../events.ts";
 import { deleteBelow } from "./cascade.ts";
 import type { Change, Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 import {
   type Expected,
   type Listed,

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { EntityType } from "../db/schema.ts";
+import type { EntityType } from "../events.ts";
 
 /** A document that was found, by what it is of and the version it was made from. */
 type Candidate = { readonly entityType: string; readonly entityId: string; readonly version: number };

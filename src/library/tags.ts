@@ -2,8 +2,8 @@ import { and, eq, isNull, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { tags } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
+import type { EventType } from "../events.ts";
 import { type Asked, type Change, type Committed, create, type Unit } from "./change.ts";
-import type { EventType } from "./event-types.ts";
 import {
   type Expected,
   type Listed,

@@ -1,5 +1,5 @@
 import { type SQL, sql } from "drizzle-orm";
-import type { Queue } from "./event.ts";
+import type { Queue } from "./queue.ts";
 
 /**
  * The statement that puts into a queue what `rows` selects: entity_type, entity_id (uuid), op, event_version (bigint), traceparent and tracestate of the request that caused it

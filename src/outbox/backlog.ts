@@ -1,6 +1,6 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Queue } from "./event.ts";
+import type { Queue } from "./queue.ts";
 import { lapsed } from "./reclaim.ts";
 
 /** What waits in a queue now. Terminal rows are not lag: they have their own count. */

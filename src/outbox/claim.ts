@@ -1,9 +1,10 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import type { Lease } from "../events.ts";
 import { pause } from "../pause.ts";
 import { asText, fromText, type Taken, type TextRows } from "./claimed-rows.ts";
-import type { Lease, Queue } from "./event.ts";
 import { createFloor } from "./floor.ts";
+import type { Queue } from "./queue.ts";
 
 export type ClaimOptions = {
   /** The worker's name, written to the rows. */

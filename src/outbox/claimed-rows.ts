@@ -1,5 +1,5 @@
 import { type SQL, sql } from "drizzle-orm";
-import type { ClaimedEvent, Op, Subject } from "./event.ts";
+import type { ClaimedEvent, Op, Subject } from "../events.ts";
 
 /** A row that was just taken; `fresh`: from the lane of those that were never tried. */
 export type Taken = ClaimedEvent & { readonly fresh: boolean };

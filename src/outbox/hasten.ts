@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Queue } from "./event.ts";
+import type { Queue } from "./queue.ts";
 
 /**
  * Makes rows that wait for one of these reasons due at once: what they waited for is back. The next ones first, at most `limit`, and none that has been touched in the last

@@ -1,22 +1,7 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Op, Queue, TraceContext } from "./event.ts";
-
-export type Reclaimed = TraceContext & {
-  readonly id: bigint;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly op: Op;
-  readonly eventVersion: bigint;
-  readonly attempts: number;
-  /** Who held it. */
-  readonly from: string | null;
-  readonly claimBatchId: string | null;
-  readonly why: "lease_expired" | "max_processing_seconds";
-  /** failed: it was lost so often that it is taken for the cause. */
-  readonly status: "pending" | "failed";
-  readonly reclaimCount: number;
-};
+import type { Op, Reclaimed } from "../events.ts";
+import type { Queue } from "./queue.ts";
 
 type Row = {
   id: string;

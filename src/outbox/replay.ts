@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Queue } from "./event.ts";
+import type { Queue } from "./queue.ts";
 
 export type ReplayRequest = {
   /** Who asks, and why: both are kept for ever. */

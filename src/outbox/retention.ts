@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { oldestUnfinished } from "./backlog.ts";
-import type { Queue } from "./event.ts";
+import type { Queue } from "./queue.ts";
 
 /** How far a prune has come: pass it to the next step. */
 export type PruneStep = {

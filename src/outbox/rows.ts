@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import { type Queue, queues } from "./event.ts";
+import { type Queue, queues } from "./queue.ts";
 
 /** An event as its row says, live or done: what a drill keeps as evidence. */
 export type EventRow = {

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Lease, Outcome, Queue } from "./event.ts";
+import type { Lease, Outcome } from "../events.ts";
+import type { Queue } from "./queue.ts";
 
 const maxErrorLength = 8000;
 

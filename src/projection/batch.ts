@@ -1,13 +1,13 @@
 import type { Db } from "../db/client.ts";
 import { failureReason, isMisfit, nameFailure } from "../db/failure.ts";
-import type { Lease, Outcome } from "../outbox/event.ts";
+import type { Decision, Lease, Outcome } from "../events.ts";
 import type { BatchSignals } from "../telemetry/batch-signals.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";
 import { holdLease } from "./held-lease.ts";
 import { FailsForAll } from "./isolate.ts";
 import type { Pace } from "./pace.ts";
-import type { Decision, Prepared, Projection } from "./projection.ts";
+import type { Prepared, Projection } from "./projection.ts";
 
 /** What every batch of a worker works with. */
 export type BatchHost = {

@@ -1,6 +1,6 @@
 import type { Config } from "../config.ts";
 import { CommandError } from "../errors.ts";
-import type { Op } from "../outbox/event.ts";
+import type { Op } from "../events.ts";
 import type { ItemResult } from "../search/bulk.ts";
 import { experiments } from "../telemetry/keys.ts";
 

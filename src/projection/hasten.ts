@@ -1,7 +1,8 @@
 import type { Db } from "../db/client.ts";
 import { failureReason } from "../db/failure.ts";
-import { type Queue, reasons } from "../outbox/event.ts";
+import { reasons } from "../events.ts";
 import { hasten } from "../outbox/hasten.ts";
+import type { Queue } from "../outbox/queue.ts";
 import { pause } from "../pause.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 

@@ -1,7 +1,8 @@
 import type { Db } from "../db/client.ts";
 import { failureReason, isRolledBack } from "../db/failure.ts";
+import type { Lease, Outcome } from "../events.ts";
 import { renew } from "../outbox/claim.ts";
-import type { Lease, Outcome, Queue } from "../outbox/event.ts";
+import type { Queue } from "../outbox/queue.ts";
 import { settle } from "../outbox/settle.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import { retryDelayMs } from "./backoff.ts";

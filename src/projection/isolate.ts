@@ -1,7 +1,6 @@
 import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
-import type { ClaimedEvent } from "../outbox/event.ts";
+import type { ClaimedEvent, Decision } from "../events.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
-import type { Decision } from "./projection.ts";
 
 /** The event's own fault, and trying again cannot help. */
 export const failedForGood = (error: string): Decision => ({

@@ -6,7 +6,7 @@ import {
   handleType,
   isBrokenCircuitError,
 } from "cockatiel";
-import type { Reason } from "../outbox/event.ts";
+import type { Reason } from "../events.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 import type { Applied, Pacing } from "./projection.ts";
 

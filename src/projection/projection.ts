@@ -1,16 +1,6 @@
-import type { Lease, Outcome, Queue, Reason } from "../outbox/event.ts";
+import type { Decision, Lease, Reason } from "../events.ts";
+import type { Queue } from "../outbox/queue.ts";
 import type { BatchSignals } from "../telemetry/batch-signals.ts";
-import type { SignalledOutcome } from "../telemetry/event-signals.ts";
-
-/** What becomes of one event, and what is told about it beside. */
-export type Decision = {
-  readonly outcome: Outcome;
-  readonly errorType?: string | null;
-  readonly noopReason?: "es_404";
-  /** Of an event that is done. */
-  readonly warning?: "shards_failed";
-  readonly labs?: NonNullable<SignalledOutcome["labs"]>;
-};
 
 /** How the target took a batch. `down`: none of it could be done, and it was not the events' fault. */
 export type TargetHealth =

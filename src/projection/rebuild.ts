@@ -3,7 +3,7 @@ import type { Db, Tx } from "../db/client.ts";
 import { tryLock } from "../db/lock.ts";
 import { CommandError } from "../errors.ts";
 import { appending } from "../outbox/append.ts";
-import { type Queue, queues } from "../outbox/event.ts";
+import { type Queue, queues } from "../outbox/queue.ts";
 import { describeError } from "../telemetry/log.ts";
 import { countRows, past } from "./pages.ts";
 import { rowEvent } from "./search/document.ts";

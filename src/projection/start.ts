@@ -1,7 +1,7 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Config } from "../config.ts";
 import type { Db } from "../db/client.ts";
-import { ops, queues, reasons } from "../outbox/event.ts";
+import { queues } from "../outbox/queue.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import type { Sinks } from "../telemetry/signals.ts";
 import { workerSignals } from "../telemetry/worker-signals.ts";
@@ -86,17 +86,13 @@ export function startProjection(
   const queue = queues[kind];
   const options = workerOptions(config, workerId);
   const { projection, announcements, attributes } = createProjection(kind, host);
-  const signals = workerSignals(
-    sinks,
-    {
-      projection: kind,
-      workerId,
-      esIndex: kind === "search" ? host.index : null,
-      projectionVersion: config.CHRONICLE_PROJECTION_VERSION,
-      labs: attributes,
-    },
-    { ops, reasons },
-  );
+  const signals = workerSignals(sinks, {
+    projection: kind,
+    workerId,
+    esIndex: kind === "search" ? host.index : null,
+    projectionVersion: config.CHRONICLE_PROJECTION_VERSION,
+    labs: attributes,
+  });
   for (const { message, fields } of announcements) signals.experiment(message, fields);
   if (options.processSleepMs > 0)
     signals.experiment("Processing slowed down on purpose: a sleep between claim and send", {

@@ -2,7 +2,7 @@ import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { failureReason } from "../db/failure.ts";
 import { readBacklog } from "../outbox/backlog.ts";
-import type { Queue } from "../outbox/event.ts";
+import type { Queue } from "../outbox/queue.ts";
 import { reclaim } from "../outbox/reclaim.ts";
 import { type PruneStep, pruneDone, readOldestUnfinished } from "../outbox/retention.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";

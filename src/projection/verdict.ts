@@ -1,4 +1,4 @@
-import type { Reason } from "../outbox/event.ts";
+import type { FailureClass, Reason } from "../events.ts";
 import type { ItemAnswer, ItemResult, RequestFailure } from "../search/bulk.ts";
 
 /** What the verdict needs to know of the event. */
@@ -9,9 +9,6 @@ export type Judged = {
 };
 
 export type Limits = { readonly maxAttempts: number; readonly terminalOnTransient: boolean };
-
-/** Failure classes of the item metric (operator documents, §6). */
-export type FailureClass = "429" | "4xx" | "5xx" | "unknown" | "other";
 
 /**
  * What becomes of an event, and why. `infrastructure`: the target, not the event, is at fault, so the projection should pause rather than go on to the next batch.

@@ -1,7 +1,7 @@
 import type { Db } from "../db/client.ts";
 import { failureReason } from "../db/failure.ts";
+import type { Lease } from "../events.ts";
 import { openClaim } from "../outbox/claim.ts";
-import type { Lease } from "../outbox/event.ts";
 import type { WakeUps } from "../outbox/wake.ts";
 import { pause } from "../pause.ts";
 import type { BatchSignals } from "../telemetry/batch-signals.ts";

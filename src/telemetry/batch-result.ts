@@ -1,5 +1,5 @@
 import type { Attributes, AttributeValue } from "@opentelemetry/api";
-import type { SignalledOutcome } from "./event-signals.ts";
+import { type Ended, reasonOf } from "./event-signals.ts";
 
 /** What all values say; `mixed` where they differ, "none" where there is none. */
 export function shared(values: readonly string[]): string {
@@ -8,7 +8,7 @@ export function shared(values: readonly string[]): string {
 }
 
 /** One decision for the whole batch. */
-function resultOf(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "retry" | "failed" {
+function resultOf(outcomes: readonly Ended[]): "ok" | "partial" | "retry" | "failed" {
   // Released is not done either: it will be tried again. What was skipped is not ours to call done.
   const bad = outcomes.filter(({ outcome }) => outcome.kind !== "done");
   if (bad.length === 0) return "ok";
@@ -18,7 +18,7 @@ function resultOf(outcomes: readonly SignalledOutcome[]): "ok" | "partial" | "re
 }
 
 /** What the labs say of the batch: all that no two of its events say differently. */
-function labsOf(outcomes: readonly SignalledOutcome[]): Attributes {
+function labsOf(outcomes: readonly Ended[]): Attributes {
   const said = new Map<string, Set<AttributeValue | undefined>>();
   for (const { labs } of outcomes)
     for (const [key, value] of Object.entries(labs ?? {})) said.set(key, (said.get(key) ?? new Set()).add(value));
@@ -42,9 +42,8 @@ export type BatchResult = {
 };
 
 /** A batch's end, from what became of its events. `reason` is that of all that are not done. */
-export function batchResult(outcomes: readonly SignalledOutcome[]): BatchResult {
-  const count = (kind: SignalledOutcome["outcome"]["kind"]) =>
-    outcomes.filter(({ outcome }) => outcome.kind === kind).length;
+export function batchResult(outcomes: readonly Ended[]): BatchResult {
+  const count = (kind: Ended["outcome"]["kind"]) => outcomes.filter(({ outcome }) => outcome.kind === kind).length;
   const done = count("done");
   const retries = count("retry");
   const failed = count("fail");
@@ -52,7 +51,7 @@ export function batchResult(outcomes: readonly SignalledOutcome[]): BatchResult 
     said: {
       result: resultOf(outcomes),
       reason: shared(
-        outcomes.flatMap(({ outcome }) => (outcome.kind === "done" ? [] : [outcome.reason ?? outcome.kind])),
+        outcomes.flatMap((ended) => (ended.outcome.kind === "done" ? [] : [reasonOf(ended) ?? ended.outcome.kind])),
       ),
       ok_count: done,
       retry_count: retries,

@@ -1,14 +1,9 @@
 import { setImmediate } from "node:timers/promises";
 import { context, type Span, type SpanContext, SpanStatusCode, trace } from "@opentelemetry/api";
+import type { ClaimedEvent, Decision, Lease } from "../events.ts";
 import { batchResult, notSettled, shared } from "./batch-result.ts";
 import { type BulkRequest, bulkSignals } from "./bulk-signals.ts";
-import {
-  eventNames,
-  eventSignals,
-  type SignalledEvent,
-  type SignalledOutcome,
-  type WorkerSinks,
-} from "./event-signals.ts";
+import { type Ended, eventNames, eventSignals, type WorkerSinks } from "./event-signals.ts";
 import { sampledTraceId, traceKeys } from "./log.ts";
 import { contextBelow, parseHeaders } from "./propagation.ts";
 
@@ -18,19 +13,17 @@ export type BatchSignals = {
   /** What is sent is made: so many documents, none where nothing is left to be sent. */
   readonly prepared: (documents: number) => void;
   /** The database can do nothing with this event, alone as it is. */
-  readonly blamed: (event: SignalledEvent, error: unknown) => void;
+  readonly blamed: (event: ClaimedEvent, error: unknown) => void;
   readonly bulkSent: (request: BulkRequest) => void;
   /** After the settle, from what the rows now say. `settled` are the ids that were still ours. Resolves when all is told. */
   readonly settled: (
-    outcomes: ReadonlyMap<bigint, SignalledOutcome>,
+    decisions: ReadonlyMap<bigint, Decision>,
     settled: ReadonlySet<bigint>,
     settleMs: number,
   ) => Promise<void>;
   /** The batch could not be settled: its lease runs out, and another claim sends it again. */
   readonly lost: (error: unknown) => void;
 };
-
-export type ClaimedBatch = { readonly claimBatchId: string; readonly events: readonly SignalledEvent[] };
 
 export type ClaimMode = "atomic" | "non_atomic";
 
@@ -46,19 +39,19 @@ export type ClaimTold = {
 };
 
 /** Tells of a claim that found work; what it returns tells of the batch from there on. Of a probe that finds the target still down there is one line a second. */
-export type TellClaim = (batch: ClaimedBatch, claim: ClaimTold) => BatchSignals;
+export type TellClaim = (batch: Pick<Lease, "claimBatchId" | "events">, claim: ClaimTold) => BatchSignals;
 
 const maxLinks = 128;
 /** So many spans of events take a millisecond: for those of a whole batch in one turn, what others of the process wait for would wait five. */
 const toldAtOnce = 100;
 
 /** Of what has become somebody else's meanwhile. */
-const mismatch: SignalledOutcome = { outcome: { kind: "skipped", reason: "owner_mismatch" } };
+const mismatch: Ended = { outcome: { kind: "skipped", reason: "owner_mismatch" } };
 
 /** Spans, counters and log lines of each batch, and of its events. `mayTell` is asked before the line of a probe in vain. */
-export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell: () => boolean): TellClaim {
+export function batchSignals(sinks: WorkerSinks, mayTell: () => boolean): TellClaim {
   const { log, metrics, tracing, identity, at, base } = sinks;
-  const tellEvent = eventSignals(sinks, ops);
+  const tellEvent = eventSignals(sinks);
   const tellBulk = bulkSignals(sinks);
   const mode = identity.projection === "search" ? "es_bulk" : "sql";
 
@@ -146,24 +139,23 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
           `Outbox ${event.op}: Postgres can do nothing with <${event.entityType}:${event.entityId}>`,
         ),
       bulkSent: (request) => tellBulk(request, batchKeys, own),
-      settled: async (outcomes, settled, settleMs) => {
+      settled: async (decisions, settled, settleMs) => {
         const told = events.flatMap((event) => {
-          const outcome = outcomes.get(event.id);
-          return outcome === undefined ? [] : [{ event, told: settled.has(event.id) ? outcome : mismatch }];
+          const decision = decisions.get(event.id);
+          return decision === undefined ? [] : [{ event, ended: settled.has(event.id) ? decision : mismatch }];
         });
-        const outcomesTold = told.map((one) => one.told);
-        const { said, labs } = batchResult(outcomesTold);
+        const { said, labs } = batchResult(told.map(({ ended }) => ended));
         const waitedSeconds = (performance.now() - claimedTick) / 1000;
         metrics.observe("outbox_settle_duration_seconds", at, settleMs / 1000, sampledTraceId(own));
         if (said.owner_mismatch > 0) metrics.add("outbox_owner_mismatch_skips_total", at, said.owner_mismatch);
         const tally = metrics.tally();
         const quiet = probe && !mayTell();
         const links = own && [{ context: own }];
-        for (const [i, { event, told: outcome }] of told.entries()) {
+        for (const [i, { event, ended }] of told.entries()) {
           if (span && i > 0 && i % toldAtOnce === 0) await setImmediate();
           tellEvent(
             event,
-            outcome,
+            ended,
             { claimBatchId, claimedAt, links, producers, quiet },
             event.ageSeconds + waitedSeconds,
             tally,
@@ -171,7 +163,7 @@ export function batchSignals(sinks: WorkerSinks, ops: readonly string[], mayTell
         }
         tally.flush();
         // While the target is away events are still settled as superseded by newer ones, which wait: no success.
-        if (outcomesTold.some(({ outcome }) => outcome.kind === "done" && outcome.sent !== false))
+        if (told.some(({ ended: { outcome } }) => outcome.kind === "done" && outcome.sent))
           metrics.set("outbox_last_success_timestamp_seconds", at, Date.now() / 1000);
         if (span) {
           span.setAttributes({ ...said, ...labs });

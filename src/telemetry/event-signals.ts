@@ -1,39 +1,19 @@
 import { type Attributes, type Link, type SpanContext, SpanKind, SpanStatusCode } from "@opentelemetry/api";
+import { type ClaimedEvent, type Decision, type Op, type Outcome, ops, type Reclaimed } from "../events.ts";
 import { sampledTraceId } from "./log.ts";
 import type { Tally } from "./metrics.ts";
-import type { TraceHeaders } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
 
-/** The event as signals need it. */
-export type SignalledEvent = TraceHeaders & {
-  readonly id: bigint;
-  readonly entityType: string;
-  readonly entityId: string;
-  readonly op: string;
-  readonly eventVersion: bigint;
-  readonly attempts: number;
-  readonly ageSeconds: number;
+/** What became of one event of a batch: what was decided, or that it was somebody else's by the time of the settle. */
+export type Ended = Omit<Decision, "outcome"> & {
+  readonly outcome: Outcome | { readonly kind: "skipped"; readonly reason: "owner_mismatch" };
 };
 
-/** What became of one event, as signals need it: a decision of the projection is one. */
-export type SignalledOutcome = {
-  readonly outcome: {
-    /** skipped: it was somebody else's by the time of the settle. */
-    readonly kind: "done" | "retry" | "fail" | "release" | "skipped";
-    readonly result?: string;
-    /** False of what has not reached the target: a newer event speaks for it, or what stopped another one would have stopped it too. */
-    readonly sent?: boolean;
-    readonly reason?: string;
-    readonly error?: string;
-  };
-  readonly errorType?: string | null;
-  readonly noopReason?: string;
-  readonly warning?: string;
-  readonly labs?: Attributes;
-};
+/** Why it is not done; undefined where nothing stood in its way. */
+export const reasonOf = ({ outcome }: Ended): string | undefined => ("reason" in outcome ? outcome.reason : undefined);
 
 /** Which event: what spans and lines are searched by, whatever they tell of it. */
-type Named = Pick<SignalledEvent, "id" | "entityType" | "entityId" | "op">;
+type Named = Pick<Reclaimed, "id" | "entityType" | "entityId" | "op">;
 
 /**
  * On every span of an event, `more` among them. The chronicle's are also searched by the names of drill H. What no two events share comes last: the serializer copies the rest
@@ -41,7 +21,7 @@ type Named = Pick<SignalledEvent, "id" | "entityType" | "entityId" | "op">;
  */
 export function eventAttributes(
   { identity, eventBase }: Pick<WorkerSinks, "identity" | "eventBase">,
-  event: Named & Pick<SignalledEvent, "eventVersion">,
+  event: Named & Pick<Reclaimed, "eventVersion">,
   claimBatchId: string,
   attempt: number,
   result: string,
@@ -121,8 +101,8 @@ export type WorkerSinks = Sinks & {
 
 /** One event of a settled batch. */
 export type TellEvent = (
-  event: SignalledEvent,
-  told: SignalledOutcome,
+  event: ClaimedEvent,
+  ended: Ended,
   batch: {
     readonly claimBatchId: string;
     readonly claimedAt: number;
@@ -139,34 +119,38 @@ export type TellEvent = (
 ) => void;
 
 /** Span (in the producer's trace, linked to its batch), counters and log line of each event. */
-export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellEvent {
+export function eventSignals(worker: WorkerSinks): TellEvent {
   const { log, tracing, identity, at } = worker;
   // The same object each time: what is counted is found by it.
   const labels = new Map(ops.map((op) => [op, { ...at, op }]));
   const verb = (op: string) =>
     identity.projection === "chronicle" ? "recorded" : op === "delete" ? "deleted" : "indexed";
-  const byOp = (op: string) => labels.get(op) ?? { ...at, op };
+  // Of an op that was written by hand there are none.
+  const byOp = (op: Op) => labels.get(op) ?? { ...at, op };
 
-  return (event, told, { claimBatchId, claimedAt, links, producers, quiet }, settleAge, tally) => {
+  return (event, ended, { claimBatchId, claimedAt, links, producers, quiet }, settleAge, tally) => {
     const { op } = event;
-    const { outcome } = told;
+    const { outcome, noopReason, warning } = ended;
+    const reason = reasonOf(ended);
+    const superseded = outcome.kind === "done" && outcome.result === "superseded";
     // What was not sent has not failed, whatever it waits for; nor was it an attempt.
-    const unsent = outcome.kind === "release" || (outcome.kind !== "done" && outcome.sent === false);
+    const unsent =
+      outcome.kind === "release" || ((outcome.kind === "retry" || outcome.kind === "fail") && !outcome.sent);
     const failed = (outcome.kind === "retry" || outcome.kind === "fail") && !unsent;
     const attempt = unsent ? event.attempts - 1 : event.attempts;
     const result = outcome.kind === "done" ? "ok" : outcome.kind === "fail" ? "failed" : outcome.kind;
     const attributes = (): Attributes => {
-      const more: Attributes = { ...told.labs };
-      if (told.errorType != null) more["error.type"] = told.errorType;
-      if (outcome.result !== undefined) more["wordloom.outbox_result"] = outcome.result;
-      if (told.noopReason !== undefined)
+      const more: Attributes = { ...ended.labs };
+      if (ended.errorType != null) more["error.type"] = ended.errorType;
+      if (outcome.kind === "done") more["wordloom.outbox_result"] = outcome.result;
+      if (noopReason !== undefined)
         Object.assign(more, {
           noop: true,
           "wordloom.idempotent_noop": true,
-          "wordloom.idempotent_noop_reason": told.noopReason,
+          "wordloom.idempotent_noop_reason": noopReason,
         });
-      if (outcome.result === "superseded") Object.assign(more, { deduped: true });
-      const all = eventAttributes(worker, event, claimBatchId, attempt, result, outcome.reason ?? "none", more);
+      if (superseded) Object.assign(more, { deduped: true });
+      const all = eventAttributes(worker, event, claimBatchId, attempt, result, reason ?? "none", more);
       all["wordloom.outbox_age_seconds"] = settleAge;
       return all;
     };
@@ -179,13 +163,13 @@ export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellE
         endedAt: Date.now(),
         links,
         attributes,
-        ...(failed ? { status: { code: SpanStatusCode.ERROR, message: outcome.reason ?? "unknown" } } : {}),
+        ...(failed ? { status: { code: SpanStatusCode.ERROR, message: reason ?? "unknown" } } : {}),
       });
     const fields = () => ({
       event: "outbox.process",
-      ...eventFields(event, claimBatchId, attempt, result, outcome.reason ?? "none"),
-      error_type: told.errorType ?? undefined,
-      error: outcome.error,
+      ...eventFields(event, claimBatchId, attempt, result, reason ?? "none"),
+      error_type: ended.errorType ?? undefined,
+      error: "error" in outcome ? outcome.error : undefined,
       trace_id: own?.traceId,
       span_id: own?.spanId,
     });
@@ -196,12 +180,12 @@ export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellE
       case "done":
         tally.add("outbox_processed_total", byOp(op));
         tally.observe("outbox_event_age_seconds", at, settleAge, sampledTraceId(own));
-        if (told.noopReason !== undefined) {
-          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: told.noopReason });
+        if (noopReason !== undefined) {
+          tally.add("outbox_idempotent_noop_total", { ...at, op, reason: noopReason });
           log.warn(fields(), `Outbox ${op}: doc <${doc()}> not found in ES (noop)`);
-        } else if (told.warning !== undefined) {
-          log.warn({ ...fields(), warning: told.warning }, `Outbox ${op}: <${doc()}> is not on every copy`);
-        } else if (outcome.result === "superseded") {
+        } else if (warning !== undefined) {
+          log.warn({ ...fields(), warning }, `Outbox ${op}: <${doc()}> is not on every copy`);
+        } else if (superseded) {
           tally.add("outbox_superseded_total", byOp(op));
           if (log.isLevelEnabled(level)) log[level](fields(), `Outbox ${op}: <${doc()}> superseded`);
         } else if (log.isLevelEnabled(level)) {
@@ -210,7 +194,7 @@ export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellE
         break;
       case "retry":
       case "fail": {
-        const reason = outcome.reason ?? "unknown_exception";
+        const { reason } = outcome;
         if (failed) tally.add("outbox_failed_total", { ...at, op, reason });
         tally.add(outcome.kind === "retry" ? "outbox_retry_scheduled_total" : "outbox_terminal_failed_total", {
           ...at,
@@ -229,7 +213,7 @@ export function eventSignals(worker: WorkerSinks, ops: readonly string[]): TellE
         log.warn(fields(), `Outbox ${op}: <${doc()}> released`);
         break;
       default:
-        outcome.kind satisfies never;
+        outcome satisfies never;
     }
   };
 }

@@ -21,6 +21,3 @@ export const experiments = {
   es429: "wordloom.labs.es_429",
   bulkPartial: "wordloom.labs.es_bulk_partial",
 } as const;
-
-/** The projections, as metric labels and log fields name them. */
-export const projections = { search: "search_index_to_elastic", chronicle: "chronicle_events_to_entries" } as const;

@@ -8,17 +8,15 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { parseTraceParent } from "@opentelemetry/core";
+import type { TraceContext } from "../events.ts";
 
-/** A W3C trace context as headers and outbox rows carry it. */
-export type TraceHeaders = { readonly traceparent: string | null; readonly tracestate: string | null };
-
-const none: TraceHeaders = { traceparent: null, tracestate: null };
+const none: TraceContext = { traceparent: null, tracestate: null };
 
 /** Level 2 adds this flag to `sampled`; the other bits are nobody's yet and go out as 0. */
 const randomTraceId = 0b10;
 const knownFlags = TraceFlags.SAMPLED | randomTraceId;
 
-function format(span: SpanContext): TraceHeaders {
+function format(span: SpanContext): TraceContext {
   const state = span.traceState?.serialize() ?? "";
   return {
     traceparent: `00-${span.traceId}-${span.spanId}-${(span.traceFlags & knownFlags).toString(16).padStart(2, "0")}`,
@@ -82,13 +80,13 @@ function traceStateOf(members: Members): TraceState {
 }
 
 /** The canonical form, the only one that is stored: a header copied verbatim could carry bytes that no request and no row can hold. */
-export function canonicalHeaders(headers: Headers): TraceHeaders {
+export function canonicalHeaders(headers: Headers): TraceContext {
   const span = parseHeaders(headers.get("traceparent"), headers.get("tracestate"));
   return span ? format(span) : none;
 }
 
 /** What a span hands on. The SDK forgets that its parent's trace id was random; whoever started the trace has said so, and it still holds. */
-export function headersOf(span: SpanContext, parent: TraceHeaders = none): TraceHeaders {
+export function headersOf(span: SpanContext, parent: TraceContext = none): TraceContext {
   if (!isSpanContextValid(span)) return none;
   const flags = parseHeaders(parent.traceparent, null)?.traceFlags ?? 0;
   return format({ ...span, traceFlags: span.traceFlags | (flags & randomTraceId) });
@@ -100,5 +98,5 @@ export function contextBelow(parent: SpanContext | undefined): Context {
 }
 
 /** The same for the given headers. */
-export const contextOf = ({ traceparent, tracestate }: TraceHeaders): Context =>
+export const contextOf = ({ traceparent, tracestate }: TraceContext): Context =>
   contextBelow(parseHeaders(traceparent, tracestate));

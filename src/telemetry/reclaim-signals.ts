@@ -1,23 +1,16 @@
 import { SpanKind, SpanStatusCode } from "@opentelemetry/api";
-import { eventAttributes, eventFields, type SignalledEvent, type WorkerSinks } from "./event-signals.ts";
+import type { Reclaimed } from "../events.ts";
+import { eventAttributes, eventFields, type WorkerSinks } from "./event-signals.ts";
 import { parseHeaders } from "./propagation.ts";
 
-type ReclaimedEvent = Omit<SignalledEvent, "ageSeconds"> & {
-  readonly from: string | null;
-  readonly claimBatchId: string | null;
-  readonly why: string;
-  readonly status: "pending" | "failed";
-  readonly reclaimCount: number;
-};
-
 /** Tells of events whose lease was taken away. */
-export type TellReclaimed = (events: readonly ReclaimedEvent[]) => void;
+export type TellReclaimed = (events: readonly Reclaimed[]) => void;
 
 /** Counters and a log line of each, in the trace of who wrote it; and a span of an event that has failed by it, which no batch will tell of. */
 export function reclaimSignals(worker: WorkerSinks): TellReclaimed {
   const { log, metrics, tracing, identity, at } = worker;
 
-  function tell(event: ReclaimedEvent): void {
+  function tell(event: Reclaimed): void {
     const { op, claimBatchId, status } = event;
     const failed = status === "failed";
     const reason = failed ? "lease_expired" : "none";

@@ -1,20 +1,15 @@
 import { context, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
-import { obsSchema, projections } from "./keys.ts";
+import { type Appended, type EventType, eventTypes, projections, type TraceContext } from "../events.ts";
+import { obsSchema } from "./keys.ts";
 import { errorType, sampledTraceId, traceKeys } from "./log.ts";
-import { canonicalHeaders, contextOf, headersOf, type TraceHeaders } from "./propagation.ts";
+import { canonicalHeaders, contextOf, headersOf } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
-
-/** How many events of each kind a committed write appended to each queue. */
-export type Appended = ReadonlyMap<
-  string,
-  { readonly eventType: string; readonly entityType: string; readonly count: number; readonly chronicled: number }
->;
 
 export type RequestSignals = {
   /** X-Request-Id or ?cid= where safe, else made here. */
   readonly correlationId: string;
   /** What the request's writes hand on to the queues. */
-  readonly trace: TraceHeaders;
+  readonly trace: TraceContext;
   /** Runs inside the server span. */
   readonly run: <T>(work: () => T) => T;
   /** What was sent does not fit the schema. `faults` say where and what would be right, never what was sent. */
@@ -63,18 +58,17 @@ function correlationOf(request: Request, cid: string | undefined): string {
 /** Those of OpenTelemetry; any other would be a name that callers choose. */
 const methods = new Set(["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]);
 
-/** `known` are the kinds of events that a write may append, each with the type of its entity. */
-export function apiSignals(
-  { log, metrics, tracing }: Sinks,
-  known: { readonly eventTypes: Readonly<Record<string, string>> },
-): ApiSignals {
-  const produced = (eventType: string, entityType: string, count: number, chronicled: number) => {
-    const labels = { event_type: eventType.replace("_soft_", "_").replace("_", "."), entity_type: entityType };
+export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
+  const produced = (eventType: EventType, count: number, chronicled: number) => {
+    const labels = {
+      event_type: eventType.replace("_soft_", "_").replace("_", "."),
+      entity_type: eventTypes[eventType],
+    };
     metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
     metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
   };
   // Each exists from the start, so that increase() sees the first event.
-  for (const [eventType, entityType] of Object.entries(known.eventTypes)) produced(eventType, entityType, 0, 0);
+  for (const eventType of Object.keys(eventTypes) as EventType[]) produced(eventType, 0, 0);
   return {
     request: (request) => {
       const startedAt = performance.now();
@@ -195,8 +189,7 @@ export function apiSignals(
     },
     waitingAhead: (verb, read) => metrics.read("db_client_connection_pending_requests", { pool: verb }, read),
     appended: (appended) => {
-      for (const { eventType, entityType, count, chronicled } of appended.values())
-        produced(eventType, entityType, count, chronicled);
+      for (const [eventType, { count, chronicled }] of appended) produced(eventType, count, chronicled);
     },
     failed: (correlationId, error) =>
       log.error({ event: "http.unexpected_error", correlation_id: correlationId, exc_info: error }),

@@ -1,6 +1,15 @@
+import {
+  type DatabaseReason,
+  databaseReasons,
+  failureClasses,
+  ops,
+  projections,
+  reasons,
+  reclaimReasons,
+} from "../events.ts";
 import { batchSignals, type ClaimMode, type TellClaim } from "./batch-signals.ts";
 import type { WorkerIdentity } from "./event-signals.ts";
-import { obsSchema, projections } from "./keys.ts";
+import { obsSchema } from "./keys.ts";
 import type { MetricName } from "./metric-definitions.ts";
 import type { Metrics } from "./metrics.ts";
 import { reclaimSignals, type TellReclaimed } from "./reclaim-signals.ts";
@@ -9,9 +18,6 @@ import type { Sinks } from "./signals.ts";
 /** What a worker does with Postgres. */
 const databaseSteps = ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"] as const;
 export type DatabaseStep = (typeof databaseSteps)[number];
-
-const databaseReasons = ["db_contention", "db_unavailable", "unknown_exception"] as const;
-export type DatabaseReason = (typeof databaseReasons)[number];
 
 export type WorkerSignals = {
   readonly claimed: TellClaim;
@@ -40,11 +46,7 @@ export type WorkerSignals = {
   readonly experiment: (message: string, fields: Readonly<Record<string, string | number | boolean>>) => void;
 };
 
-export function workerSignals(
-  sinks: Sinks,
-  identity: WorkerIdentity,
-  known: { readonly ops: readonly string[]; readonly reasons: readonly string[] },
-): WorkerSignals {
+export function workerSignals(sinks: Sinks, identity: WorkerIdentity): WorkerSignals {
   const { metrics, tracing } = sinks;
   const projection = projections[identity.projection];
   const log = sinks.log.child({
@@ -69,10 +71,10 @@ export function workerSignals(
   /** Whether it was told that the target is down, and not yet that it is back. */
   let toldOpen = false;
   const mayTell = sparingly();
-  startAtZero(metrics, projection, known);
+  startAtZero(metrics, projection);
 
   return {
-    claimed: batchSignals(worker, known.ops, () => mayTell(1000)),
+    claimed: batchSignals(worker, () => mayTell(1000)),
     nothingClaimed: (limit, mode) =>
       log.debug(
         { event: "outbox.claim_batch", batch_size: limit, claimed: 0, claim_mode: mode },
@@ -154,11 +156,7 @@ function sparingly(): (silenceMs: number) => boolean {
 }
 
 /** Every series that can come exists from the start, so that increase() sees the first failure. */
-function startAtZero(
-  metrics: Metrics,
-  projection: string,
-  { ops, reasons }: { readonly ops: readonly string[]; readonly reasons: readonly string[] },
-): void {
+function startAtZero(metrics: Metrics, projection: string): void {
   const gauges = [
     "outbox_lag_events",
     "outbox_oldest_age_seconds",
@@ -177,8 +175,7 @@ function startAtZero(
   metrics.add("outbox_es_bulk_failed_requests_total", { projection }, 0);
   for (const step of databaseSteps)
     for (const reason of databaseReasons) metrics.add("outbox_db_errors_total", { projection, step, reason }, 0);
-  for (const why of ["lease_expired", "max_processing_seconds"])
-    metrics.add("outbox_reclaimed_total", { projection, why }, 0);
+  for (const why of reclaimReasons) metrics.add("outbox_reclaimed_total", { projection, why }, 0);
   for (const result of ["success", "partial", "failed"])
     metrics.add("outbox_es_bulk_requests_total", { projection, result }, 0);
   for (const op of ops) {
@@ -196,7 +193,7 @@ function startAtZero(
   for (const op of ["index", "delete"]) {
     for (const result of ["success", "failed"])
       metrics.add("outbox_es_bulk_items_total", { projection, op, result }, 0);
-    for (const failure_class of ["429", "4xx", "5xx", "unknown", "other"])
+    for (const failure_class of failureClasses)
       metrics.add("outbox_es_bulk_item_failures_total", { projection, op, failure_class }, 0);
   }
 }

@@ -1,10 +1,11 @@
 import { sql } from "drizzle-orm";
 import pino from "pino";
 import { readConfig } from "../../src/config.ts";
-import { type ClaimedEvent, ops, queues, reasons } from "../../src/outbox/event.ts";
+import type { ClaimedEvent, Decision } from "../../src/events.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { watchHealth } from "../../src/projection/health.ts";
-import type { Decision, Projection } from "../../src/projection/projection.ts";
+import type { Projection } from "../../src/projection/projection.ts";
 import { runWorker } from "../../src/projection/worker.ts";
 import { workerOptions } from "../../src/projection/worker-options.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
@@ -55,11 +56,12 @@ async function wordloom(batch: number, pinned: boolean): Promise<number> {
     metrics,
     tracing: openTracing(config, "search", "bench", () => undefined),
   };
-  const signals = workerSignals(
-    sinks,
-    { projection: "search", workerId: "bench", esIndex: null, projectionVersion: 1 },
-    { ops, reasons },
-  );
+  const signals = workerSignals(sinks, {
+    projection: "search",
+    workerId: "bench",
+    esIndex: null,
+    projectionVersion: 1,
+  });
   const health = watchHealth(
     database.db,
     {

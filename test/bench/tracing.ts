@@ -1,6 +1,6 @@
 import { Client, HttpConnection } from "@elastic/elasticsearch";
 import { readConfig } from "../../src/config.ts";
-import { ops, reasons } from "../../src/outbox/event.ts";
+import type { ClaimedEvent } from "../../src/events.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
@@ -106,20 +106,24 @@ function toldUs(): { readonly told: number; readonly counted: number } {
     tracing: openTracing(config, "search", "bench", () => undefined),
   };
   const identity = { projection: "search", workerId: "w1", esIndex: "wordloom", projectionVersion: 1 } as const;
-  const signals = workerSignals(sinks, identity, { ops, reasons });
-  const events = Array.from({ length: 500 }, (_, i) => ({
-    id: BigInt(i),
-    entityType: "block",
-    entityId: crypto.randomUUID(),
-    op: "upsert",
-    eventVersion: 1n,
-    attempts: 0,
-    ageSeconds: 0.1,
-    traceparent: null,
-    tracestate: null,
-  }));
+  const signals = workerSignals(sinks, identity);
+  const events = Array.from(
+    { length: 500 },
+    (_, i): ClaimedEvent => ({
+      id: BigInt(i),
+      entityType: "block",
+      entityId: crypto.randomUUID(),
+      op: "upsert",
+      eventVersion: 1n,
+      attempts: 0,
+      countedAttempts: 0,
+      ageSeconds: 0.1,
+      traceparent: null,
+      tracestate: null,
+    }),
+  );
   const ids = new Set(events.map(({ id }) => id));
-  const done = { outcome: { kind: "done", result: "applied" } } as const;
+  const done = { outcome: { kind: "done", result: "applied", sent: true } } as const;
   const outcomes = new Map(events.map(({ id }) => [id, done]));
   const at = { projection: identity.projection };
   const labels = { ...at, op: "upsert" };

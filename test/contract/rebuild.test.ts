@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { type Client, errors } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { emitOutbox, rebuilding } from "../../src/projection/rebuild.ts";
 import { changedSince, readMark } from "../../src/projection/search/document.ts";
 import { completeInterruptedTakeOver, rebuildSearch } from "../../src/projection/search/rebuild.ts";

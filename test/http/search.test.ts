@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import type { ClaimedEvent } from "../../src/events.ts";
 import { changeBlock, createBlocks, deleteBlock } from "../../src/library/blocks.ts";
 import { createBook } from "../../src/library/books.ts";
 import { createBookshelf } from "../../src/library/bookshelves.ts";
 import { createLibrary, deleteLibrary } from "../../src/library/libraries.ts";
 import { deleteTag } from "../../src/library/tags.ts";
-import type { ClaimedEvent } from "../../src/outbox/event.ts";
 import { buildItems } from "../../src/projection/search/document.ts";
 import { type BulkItem, bulkBody } from "../../src/search/bulk.ts";
 import { connectElasticsearch } from "../../src/search/client.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import { type Collector, startCollector } from "../../src/embedded/collector/collector.ts";
 import { runsIn } from "../../src/labs/evidence.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { start, wordloom } from "../support/cli.ts";
 import { empty, enqueue, newEvents } from "../support/queue.ts";
 import { openStage, type Stage } from "../support/stage.ts";

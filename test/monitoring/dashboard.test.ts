@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { projections } from "../../src/telemetry/keys.ts";
+import { projections } from "../../src/events.ts";
 import { alerts, dashboard, panels, read, rules } from "../support/monitoring.ts";
 
 /** Titles, queries and units of the operator documents, in their order. Queries may have more at their end. */

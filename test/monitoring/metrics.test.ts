@@ -1,9 +1,7 @@
 import { expect, test } from "bun:test";
 import { readConfig, variables } from "../../src/config.ts";
-import { eventTypes } from "../../src/library/event-types.ts";
-import { ops, reasons } from "../../src/outbox/event.ts";
+import { eventTypes, projections } from "../../src/events.ts";
 import { poolOpened } from "../../src/telemetry/database-signals.ts";
-import { projections } from "../../src/telemetry/keys.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { type MetricName, metricDefinitions } from "../../src/telemetry/metric-definitions.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
@@ -70,9 +68,9 @@ test("every counter has its series at 0 before anything has happened, so that in
   const config = readConfig({});
   const tracing = openTracing(config, "api", "0", spansDropped(metrics, { warn: () => undefined }));
   const sinks = { log: openLog(config, "test", { write: () => undefined }), metrics, tracing };
-  apiSignals(sinks, { eventTypes });
+  apiSignals(sinks);
   for (const projection of ["search", "chronicle"] as const)
-    workerSignals(sinks, { projection, workerId: "w1", esIndex: null, projectionVersion: 1 }, { ops, reasons });
+    workerSignals(sinks, { projection, workerId: "w1", esIndex: null, projectionVersion: 1 });
   const samples = (await metrics.render(null)).body.split("\n").filter((line) => !line.startsWith("#"));
   for (const name of registry.filter((known) => metricDefinitions[known].kind === "counter")) {
     const series = samples.filter((line) => line.startsWith(`${name}{`));

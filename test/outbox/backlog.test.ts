@@ -2,7 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
 import { readBacklog } from "../../src/outbox/backlog.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { pruneDone, readOldestUnfinished } from "../../src/outbox/retention.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { empty } from "../support/queue.ts";

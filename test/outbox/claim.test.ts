@@ -1,8 +1,9 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import type { Lease } from "../../src/events.ts";
 import { appending } from "../../src/outbox/append.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
-import { type Lease, queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";

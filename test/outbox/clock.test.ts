@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
+import type { Lease } from "../../src/events.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
-import { type Lease, queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { workerSignals } from "../../src/telemetry/worker-signals.ts";
@@ -58,16 +59,28 @@ describe.each([
   test("freshness is the age by the clock of Postgres, and what has passed since", async () => {
     const sinks = quietSinks();
     const identity = { projection: "search", workerId: "w1", esIndex: "i", projectionVersion: 1 } as const;
-    const signals = workerSignals(sinks, identity, { ops: ["upsert"], reasons: [] });
+    const signals = workerSignals(sinks, identity);
     const [event] = newEvents(1);
     if (event === undefined) throw new Error("no event");
-    const claimed = { ...event, id: 1n, attempts: 1, ageSeconds: 2, traceparent: null, tracestate: null };
+    const claimed = {
+      ...event,
+      id: 1n,
+      attempts: 1,
+      countedAttempts: 0,
+      ageSeconds: 2,
+      traceparent: null,
+      tracestate: null,
+    };
     const batch = signals.claimed(
       { claimBatchId: "b", events: [claimed] },
       { startedAt: Date.now(), tookMs: 1, limit: 500, mode: "atomic" },
     );
     skewed();
-    await batch.settled(new Map([[1n, { outcome: { kind: "done" } }]]), new Set([1n]), 1);
+    await batch.settled(
+      new Map([[1n, { outcome: { kind: "done", result: "applied", sent: true } }]]),
+      new Set([1n]),
+      1,
+    );
     const { body } = await sinks.metrics.render(null);
     const [, sum] = /^outbox_event_age_seconds_sum\{[^}]*\} (\S+)$/m.exec(body) ?? [];
     expect(Number(sum)).toBeGreaterThanOrEqual(2);

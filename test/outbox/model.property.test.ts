@@ -1,8 +1,8 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
+import type { Op } from "../../src/events.ts";
 import { renew } from "../../src/outbox/claim.ts";
-import type { Op } from "../../src/outbox/event.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { replay } from "../../src/outbox/replay.ts";
 import { pruneDone } from "../../src/outbox/retention.ts";

@@ -1,8 +1,9 @@
 import { expect } from "bun:test";
 import { sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
+import type { Lease, Op, Outcome } from "../../src/events.ts";
 import { type Claim, openClaim } from "../../src/outbox/claim.ts";
-import { type Lease, type Op, type Outcome, queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { astray, enqueue, type QueueRow, rowsOf } from "../support/queue.ts";
 
 export const queue = queues.search;

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { testDatabase } from "../support/postgres.ts";
 import { applied, enqueue, newEvents } from "../support/queue.ts";

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type SQL, sql } from "drizzle-orm";
 import { PgDialect } from "drizzle-orm/pg-core";
+import type { Lease, Outcome } from "../../src/events.ts";
 import { readBacklog } from "../../src/outbox/backlog.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
-import { type Lease, type Outcome, queues } from "../../src/outbox/event.ts";
 import { hasten } from "../../src/outbox/hasten.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { replay } from "../../src/outbox/replay.ts";
 import { settle } from "../../src/outbox/settle.ts";

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import type { Lease } from "../../src/events.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { type Lease, queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { startSweep } from "../../src/projection/sweep.ts";
 import { recordSignals } from "../support/batch.ts";

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import type { NewEvent } from "../../src/events.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { type NewEvent, queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { type ReplayRequest, replay, replayable } from "../../src/outbox/replay.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";

@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { type Lease, type Outcome, results } from "../../src/events.ts";
 import { openClaim, renew } from "../../src/outbox/claim.ts";
-import { type Lease, type Outcome, queues, results } from "../../src/outbox/event.ts";
 import { hasten } from "../../src/outbox/hasten.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { reclaim } from "../../src/outbox/reclaim.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";

@@ -3,7 +3,7 @@ import type { SQL } from "drizzle-orm";
 import fc from "fast-check";
 import type { Tx } from "../../src/db/client.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { settle } from "../../src/outbox/settle.ts";
 import { intercept } from "../support/intercept.ts";
 import { testDatabase } from "../support/postgres.ts";

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "bun:test";
-import type { Lease } from "../../src/outbox/event.ts";
+import type { Lease } from "../../src/events.ts";
 import { buildItems } from "../../src/projection/search/document.ts";
 import { itemBytes } from "../../src/search/bulk.ts";
 import { batchResult, makeDue, openSearch, type Row, readRows, runBatch, seed, upserts } from "../support/batch.ts";

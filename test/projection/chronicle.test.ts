@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { readConfig } from "../../src/config.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type ChronicleProjectionOptions, chronicleProjection } from "../../src/projection/chronicle/project.ts";
 import { startProjection } from "../../src/projection/start.ts";

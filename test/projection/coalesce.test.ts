@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import fc from "fast-check";
 import { readConfig } from "../../src/config.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { processBatch, type Turn } from "../../src/projection/batch.ts";
 import { createPace } from "../../src/projection/pace.ts";
 import {

@@ -10,7 +10,7 @@ import { isContention, isUnavailable } from "../../src/db/failure.ts";
 import { migrate } from "../../src/db/migrate.ts";
 import { type EmbeddedPostgres, startPostgres } from "../../src/embedded/postgres/start.ts";
 import { deleteTag } from "../../src/library/tags.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type RunningProjection, startProjection } from "../../src/projection/start.ts";
 import { createTag, inOneWrite } from "../support/library.ts";

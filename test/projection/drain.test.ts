@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { intercept } from "../support/intercept.ts";
 import { openQueue } from "../support/open-queue.ts";
 import { applied, enqueue, newEvents, rowsOf } from "../support/queue.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readConfig } from "../../src/config.ts";
-import type { Op } from "../../src/outbox/event.ts";
+import type { Op } from "../../src/events.ts";
 import { bulkExperiment, checkExperiments, faultAnnouncements } from "../../src/projection/experiment.ts";
 import type { ItemResult } from "../../src/search/bulk.ts";
 import { landed } from "../support/answered.ts";

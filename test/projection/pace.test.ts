@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
-import type { Reason } from "../../src/outbox/event.ts";
+import type { Reason } from "../../src/events.ts";
 import { createPace } from "../../src/projection/pace.ts";
 import type { Applied, TargetHealth } from "../../src/projection/projection.ts";
 import { recordSignals } from "../support/batch.ts";

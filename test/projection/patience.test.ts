@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { openQueue } from "../support/open-queue.ts";
 import { applied, enqueue, newEvents } from "../support/queue.ts";
 import { until } from "../support/until.ts";

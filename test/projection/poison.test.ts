@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { type SQL, sql } from "drizzle-orm";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { queues } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { processBatch } from "../../src/projection/batch.ts";
 import { createPace } from "../../src/projection/pace.ts";
 import { makeDue, openSearch, readRows, runBatch, seed, upserts } from "../support/batch.ts";

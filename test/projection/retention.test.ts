@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { PgDialect } from "drizzle-orm/pg-core";
-import { type Queue, queues } from "../../src/outbox/event.ts";
+import { type Queue, queues } from "../../src/outbox/queue.ts";
 import { startSweep } from "../../src/projection/sweep.ts";
 import { recordSignals } from "../support/batch.ts";
 import { intercept } from "../support/intercept.ts";

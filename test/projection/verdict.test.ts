@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { reasons } from "../../src/outbox/event.ts";
+import { reasons } from "../../src/events.ts";
 import { type Judged, type Limits, type Verdict, verdict } from "../../src/projection/verdict.ts";
 import type { ItemResult, RequestFailure } from "../../src/search/bulk.ts";
 import { answered } from "../support/answered.ts";

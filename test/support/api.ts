@@ -3,7 +3,6 @@ import type { SpanExporter } from "@opentelemetry/sdk-trace-base";
 import { readConfig } from "../../src/config.ts";
 import type { Db } from "../../src/db/client.ts";
 import { type ApiServer, createServer } from "../../src/http/server.ts";
-import { eventTypes } from "../../src/library/event-types.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { apiSignals } from "../../src/telemetry/request-signals.ts";
@@ -59,7 +58,7 @@ export function openApi(
     db,
     config,
     readiness,
-    signals: apiSignals(sinks, { eventTypes }),
+    signals: apiSignals(sinks),
     search: options.search ?? { client: noEngine(), index: "none" },
     wakeUps: {
       announce: () => {

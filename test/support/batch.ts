@@ -2,8 +2,9 @@ import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import { type Config, readConfig } from "../../src/config.ts";
 import type { Db } from "../../src/db/client.ts";
+import type { Lease, Op } from "../../src/events.ts";
 import { openClaim } from "../../src/outbox/claim.ts";
-import { type Lease, type Op, ops, queues, reasons } from "../../src/outbox/event.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { processBatch } from "../../src/projection/batch.ts";
 import { bulkExperiment } from "../../src/projection/experiment.ts";
 import { createPace } from "../../src/projection/pace.ts";
@@ -72,7 +73,6 @@ export function recordSignals(environment: Readonly<Record<string, string>> = {}
   const signals = workerSignals(
     { log, metrics, tracing },
     { projection: "search", workerId: "w1", esIndex: "scripted", projectionVersion: 1 },
-    { ops, reasons },
   );
   return {
     signals,

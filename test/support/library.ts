@@ -1,9 +1,10 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../src/db/client.ts";
+import type { Appended } from "../../src/events.ts";
 import { createBlocks } from "../../src/library/blocks.ts";
 import { createBook } from "../../src/library/books.ts";
 import { createBookshelf } from "../../src/library/bookshelves.ts";
-import { type Appended, type Cause, type Unit, write } from "../../src/library/change.ts";
+import { type Cause, type Unit, write } from "../../src/library/change.ts";
 import { createLibrary } from "../../src/library/libraries.ts";
 import { createTags, type NewTag, type Tag } from "../../src/library/tags.ts";
 

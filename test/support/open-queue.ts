@@ -1,6 +1,6 @@
 import { afterAll, beforeEach } from "bun:test";
 import type { Database, DbOptions } from "../../src/db/client.ts";
-import type { Queue } from "../../src/outbox/event.ts";
+import type { Queue } from "../../src/outbox/queue.ts";
 import { testDatabase } from "./postgres.ts";
 import { empty } from "./queue.ts";
 

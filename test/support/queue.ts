@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../src/db/client.ts";
+import type { Lease, NewEvent, Outcome } from "../../src/events.ts";
 import { appending } from "../../src/outbox/append.ts";
-import type { Lease, NewEvent, Outcome, Queue } from "../../src/outbox/event.ts";
+import type { Queue } from "../../src/outbox/queue.ts";
 
 /** A row of a queue, live or done. */
 export type QueueRow = {

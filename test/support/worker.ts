@@ -1,7 +1,7 @@
 import { readConfig } from "../../src/config.ts";
 import type { Database } from "../../src/db/client.ts";
-import type { Lease, Outcome } from "../../src/outbox/event.ts";
-import { queues } from "../../src/outbox/event.ts";
+import type { Lease, Outcome } from "../../src/events.ts";
+import { queues } from "../../src/outbox/queue.ts";
 import { openWakeUps } from "../../src/outbox/wake.ts";
 import { type Health, watchHealth } from "../../src/projection/health.ts";
 import type { Applied, Projection } from "../../src/projection/projection.ts";

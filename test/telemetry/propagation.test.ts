@@ -1,6 +1,5 @@
 import { describe, expect, test } from "bun:test";
 import { readConfig } from "../../src/config.ts";
-import { eventTypes } from "../../src/library/event-types.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { canonicalHeaders, headersOf, parseHeaders } from "../../src/telemetry/propagation.ts";
@@ -182,7 +181,7 @@ describe("an API request", () => {
   const config = readConfig({ WORDLOOM_TRACING_ENABLED: "1" });
   const tracing = openTracing(config, "api", "1", () => undefined, spanMemory());
   const log = openLog(config, "wordloom-api", { write: () => undefined });
-  const api = apiSignals({ log, metrics: openMetrics("api"), tracing }, { eventTypes });
+  const api = apiSignals({ log, metrics: openMetrics("api"), tracing });
   const handOn = (headers: Record<string, string>) => {
     const signals = api.request(new Request("http://localhost/", { headers }));
     signals.end("/", 200, 0);

@@ -1,8 +1,8 @@
 import { beforeEach, expect, test } from "bun:test";
 import { SpanStatusCode } from "@opentelemetry/api";
 import { readConfig } from "../../src/config.ts";
-import { ops, reasons } from "../../src/outbox/event.ts";
-import type { SignalledOutcome, WorkerIdentity } from "../../src/telemetry/event-signals.ts";
+import type { ClaimedEvent, Decision } from "../../src/events.ts";
+import type { WorkerIdentity } from "../../src/telemetry/event-signals.ts";
 import { openLog } from "../../src/telemetry/log.ts";
 import { openMetrics } from "../../src/telemetry/metrics.ts";
 import { openTracing } from "../../src/telemetry/tracing.ts";
@@ -34,7 +34,7 @@ function open(over: Partial<WorkerIdentity> = {}) {
     projectionVersion: 1,
     ...over,
   } as const;
-  const signals = workerSignals({ log, metrics, tracing }, identity, { ops, reasons });
+  const signals = workerSignals({ log, metrics, tracing }, identity);
   const spans = async (name: string) => {
     await tracing.close();
     return memory.spans.filter((span) => span.name === name);
@@ -51,7 +51,7 @@ function open(over: Partial<WorkerIdentity> = {}) {
 }
 
 const traced = (n: number) => `00-${n.toString(16).padStart(32, "0")}-${n.toString(16).padStart(16, "0")}-01`;
-const eventsOf = (traceparents: readonly string[]) =>
+const eventsOf = (traceparents: readonly string[]): ClaimedEvent[] =>
   traceparents.map((traceparent, i) => ({
     id: BigInt(i + 1),
     entityType: "tag",
@@ -59,16 +59,17 @@ const eventsOf = (traceparents: readonly string[]) =>
     op: "upsert",
     eventVersion: 7n,
     attempts: 2,
+    countedAttempts: 1,
     ageSeconds: 0.1,
     traceparent,
     tracestate: null,
   }));
 const claimBatchId = "b1";
-const done: SignalledOutcome = { outcome: { kind: "done", result: "applied", sent: true } };
+const done: Decision = { outcome: { kind: "done", result: "applied", sent: true } };
 
 async function settle(
   { signals }: ReturnType<typeof open>,
-  outcomes: readonly SignalledOutcome[],
+  outcomes: readonly Decision[],
   lost: readonly number[] = [],
   traceparents = outcomes.map((_, i) => traced(i + 1)),
 ) {
@@ -149,8 +150,8 @@ test("a batch of which some was lost is partial", async () => {
 
 test("what was not sent is no failure and no attempt, whatever it waits for", async () => {
   const worker = open();
-  const retry = (sent: boolean): SignalledOutcome => ({
-    outcome: { kind: "retry", reason: "es_5xx", error: "503", sent },
+  const retry = (sent: boolean): Decision => ({
+    outcome: { kind: "retry", reason: "es_5xx", error: "503", delayMs: 0, counted: false, sent },
   });
   await settle(worker, [retry(true), retry(false)]);
   const [sent, unsent] = await worker.spans("outbox.process");
@@ -163,8 +164,8 @@ test("what was not sent is no failure and no attempt, whatever it waits for", as
 
 test("what the labs inject is said of the events that it hit, and of the batch as far as they agree", async () => {
   const worker = open({ labs: { "wordloom.labs.es_429.mode": "every_n" } });
-  const hit = (counter: number): SignalledOutcome => ({
-    outcome: { kind: "retry", reason: "es_429", error: "injected", sent: true },
+  const hit = (counter: number): Decision => ({
+    outcome: { kind: "retry", reason: "es_429", error: "injected", delayMs: 0, counted: false, sent: true },
     labs: { "wordloom.labs.es_429.injected": true, "wordloom.labs.es_429.counter": counter },
   });
   await settle(worker, [done, hit(2), hit(4)]);

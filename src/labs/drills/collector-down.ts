@@ -1,4 +1,5 @@
-import { projections, services } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
+import { services } from "../../telemetry/keys.ts";
 import { atLeast, type Drill, everythingDone, holds, none, targetIsSource, tellsOf } from "../drill.ts";
 import { readRecord } from "../evidence.ts";
 import { exportTraces } from "../export.ts";

@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, everythingDone, none, sameTrace, targetIsSource } from "../drill.ts";
 import { sumOf } from "../metrics.ts";
 import type { DrillOptions } from "../world.ts";

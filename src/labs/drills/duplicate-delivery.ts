@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, everythingDone, holds, none, sameTrace, spanned, targetIsSource } from "../drill.ts";
 
 /** Drill G: the same delete is delivered again and again, and one of a document that never was. */

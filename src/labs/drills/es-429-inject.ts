@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, everythingDone, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
 import type { DrillOptions } from "../world.ts";
 import { retried, retryThenLand } from "./steps.ts";

@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, type Evidence, everythingDone, sameTrace, spanned, targetIsSource } from "../drill.ts";
 import { freePort } from "../processes.ts";
 import { retried, retryThenLand } from "./steps.ts";

@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, everythingDone, none, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
 import { blockWrites, replayedOnce, replayFailed } from "./steps.ts";
 

@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { type Drill, everythingDone, holds, sameTrace, spanned, targetIsSource, told } from "../drill.ts";
 import { readRecord } from "../evidence.ts";
 import type { Stage } from "../stage.ts";

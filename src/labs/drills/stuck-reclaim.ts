@@ -1,4 +1,4 @@
-import { projections } from "../../telemetry/keys.ts";
+import { projections } from "../../events.ts";
 import { atLeast, type Drill, everythingDone, holds, none, targetIsSource, told } from "../drill.ts";
 
 /** Drill F: a worker is killed with events in hand, and another takes them over once the lease has run out. */

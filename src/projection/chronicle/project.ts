@@ -1,9 +1,10 @@
 import type { Db } from "../../db/client.ts";
 import { isContention, nameFailure } from "../../db/failure.ts";
-import { type ClaimedEvent, queues } from "../../outbox/event.ts";
+import type { ClaimedEvent, Decision } from "../../events.ts";
+import { queues } from "../../outbox/queue.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
-import type { Decision, Projection } from "../projection.ts";
+import type { Projection } from "../projection.ts";
 import { writeEntries } from "./entries.ts";
 
 export type ChronicleProjectionOptions = {

@@ -1,6 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
-import { queues } from "../../outbox/event.ts";
+import { queues } from "../../outbox/queue.ts";
 import { countRows } from "../pages.ts";
 import { interrupted, type Progress, rebuilding } from "../rebuild.ts";
 import { eventIdsAfter, writeEntries } from "./entries.ts";

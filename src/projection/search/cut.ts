@@ -1,4 +1,4 @@
-import type { ClaimedEvent } from "../../outbox/event.ts";
+import type { ClaimedEvent } from "../../events.ts";
 import { type BulkItem, bulkBody, type ItemResult, itemBytes } from "../../search/bulk.ts";
 
 /** An event and the document that speaks for it. */

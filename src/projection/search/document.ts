@@ -1,6 +1,6 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
-import type { ClaimedEvent } from "../../outbox/event.ts";
+import type { ClaimedEvent } from "../../events.ts";
 import type { BulkItem } from "../../search/bulk.ts";
 import { past } from "../pages.ts";
 

@@ -1,13 +1,14 @@
 import type { Client } from "@elastic/elasticsearch";
 import type { Db } from "../../db/client.ts";
 import { nameFailure } from "../../db/failure.ts";
-import { type ClaimedEvent, type Lease, ops, queues } from "../../outbox/event.ts";
+import { type ClaimedEvent, type Decision, type Lease, ops } from "../../events.ts";
+import { queues } from "../../outbox/queue.ts";
 import { type BulkItem, bulkBody, type ItemResult, sendBulk } from "../../search/bulk.ts";
 import type { BatchSignals } from "../../telemetry/batch-signals.ts";
 import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
-import type { Applied, Decision, Pacing, Prepared, Projection, TargetHealth } from "../projection.ts";
+import type { Applied, Pacing, Prepared, Projection, TargetHealth } from "../projection.ts";
 import { type Limits, type Verdict, verdict } from "../verdict.ts";
 import { answerInTime, retryAfter } from "./answer.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";

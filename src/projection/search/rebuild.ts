@@ -2,7 +2,7 @@ import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../db/client.ts";
 import { CommandError } from "../../errors.ts";
-import { queues } from "../../outbox/event.ts";
+import { queues } from "../../outbox/queue.ts";
 import { pause } from "../../pause.ts";
 import { bulkBody, sendBulk } from "../../search/bulk.ts";
 import { dropAside, openNextIndex, type SearchIndex, takeOver } from "../../search/indices.ts";

@@ -1,6 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
-import { obsSchema, projections } from "../../../src/telemetry/keys.ts";
+import { projections } from "../../../src/events.ts";
+import { obsSchema } from "../../../src/telemetry/keys.ts";
 import { openStage } from "../../support/stage.ts";
 import { until } from "../../support/until.ts";
 import { type JaegerSpan, type JaegerTrace, openTarget, tagsOf } from "./target.ts";
