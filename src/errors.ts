@@ -14,6 +14,7 @@ export const problems = {
   BOOKSHELF_NOT_FOUND: [404, "There is no such bookshelf"],
   BOOKSHELF_ALREADY_EXISTS: [409, "The library has a bookshelf with this name already"],
   BOOKSHELF_ALREADY_DELETED: [409, "The bookshelf is deleted already"],
+  INVALID_MOVE: [422, "A book moves from bookshelf to bookshelf within its library"],
   BOOK_NOT_FOUND: [404, "There is no such book"],
   BOOK_ALREADY_DELETED: [409, "The book is deleted already"],
   BLOCK_NOT_FOUND: [404, "There is no such block"],

@@ -16,6 +16,7 @@ export const eventTypes = {
   book_created: "book",
   book_updated: "book",
   book_renamed: "book",
+  book_moved: "book",
   book_deleted: "book",
   block_created: "block",
   block_updated: "block",

@@ -14,10 +14,11 @@ const asked = {
   heading_level: nullable(Type.Integer({ minimum: 1, maximum: 6, description: "a heading's level from 1 to 6" })),
   metadata: nullable(Type.Object({}, { additionalProperties: true, description: "a JSON object" })),
 };
-/** `position_after_id` absent or null: at the end. */
-const creation = fields({ book_id: uuid(), ...asked, position_after_id: nullable(uuid()) });
+/** Null: at the start. */
+const place = { position_after_id: nullable(uuid()) };
+const creation = fields({ book_id: uuid(), ...asked, ...place });
 const patch = fields(
-  { ...asked, block_type: optional(asked.block_type), content: optional(asked.content) },
+  { ...asked, ...place, block_type: optional(asked.block_type), content: optional(asked.content) },
   { minProperties: 1 },
 );
 const listing = fields({ book_id: uuid(), ...pageFields });
@@ -51,7 +52,7 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
           meta: metaOf(body.metadata ?? null),
         };
         const [block] = await writeFor(desk, request, (unit) =>
-          createBlocks(unit, body.book_id, [asked], body.position_after_id ?? undefined),
+          createBlocks(unit, body.book_id, [asked], body.position_after_id),
         );
         if (!block) throw new Error("no block was created");
         return created(path, shown(block));
@@ -59,7 +60,9 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
       {
         parse,
         body: creation,
-        detail: { summary: "Puts a block into a book: after the block `position_after_id`, or at the end." },
+        detail: {
+          summary: "Puts a block into a book: after the block `position_after_id`, at the start (null), or at the end.",
+        },
       },
     )
     .get(
@@ -72,12 +75,13 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
     )
     .patch(
       `${path}/:id`,
-      async ({ body: { block_type, content, heading_level, metadata }, params, request }) => {
+      async ({ body: { block_type, content, heading_level, metadata, position_after_id }, params, request }) => {
         const change = {
           ...(block_type === undefined ? {} : { type: block_type }),
           ...(content === undefined ? {} : { content }),
           ...(heading_level === undefined ? {} : { headingLevel: heading_level }),
           ...(metadata === undefined ? {} : { meta: metaOf(metadata) }),
+          ...(position_after_id === undefined ? {} : { afterId: position_after_id }),
         };
         const seconds = desk.config.CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS;
         const expected = expectedVersions(request);
@@ -85,7 +89,15 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
           shown(await writeFor(desk, request, (unit) => changeBlock(unit, params.id, change, seconds, expected))),
         );
       },
-      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
+      {
+        parse,
+        body: patch,
+        params: idParams,
+        detail: {
+          summary:
+            "Changes the fields that are given; `position_after_id` moves the block to after that one, or to the start (null).",
+        },
+      },
     );
   entityRoutes(app, desk, path, shown, readBlock, deleteBlock, "Deletes the block.");
 }

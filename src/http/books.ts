@@ -8,7 +8,7 @@ const path = "/api/v1/books";
 
 const asked = { title: line(1, 255), summary: nullable(prose()), cover_icon: nullable(line(1, 64)) };
 const creation = fields({ bookshelf_id: uuid(), library_id: optional(uuid()), ...asked });
-const patch = fields({ ...asked, title: optional(asked.title) }, { minProperties: 1 });
+const patch = fields({ ...asked, title: optional(asked.title), bookshelf_id: optional(uuid()) }, { minProperties: 1 });
 const listing = fields({ bookshelf_id: uuid(), ...pageFields });
 
 const shown = (book: Book) => ({
@@ -60,12 +60,21 @@ export function bookRoutes(app: Elysia, desk: Desk): void {
     )
     .patch(
       `${path}/:id`,
-      async ({ body: { cover_icon, ...rest }, params, request }) => {
-        const change = { ...rest, ...(cover_icon === undefined ? {} : { coverIcon: cover_icon }) };
+      async ({ body: { cover_icon, bookshelf_id, ...rest }, params, request }) => {
+        const change = {
+          ...rest,
+          ...(cover_icon === undefined ? {} : { coverIcon: cover_icon }),
+          ...(bookshelf_id === undefined ? {} : { bookshelfId: bookshelf_id }),
+        };
         const expected = expectedVersions(request);
         return answer(shown(await writeFor(desk, request, (unit) => changeBook(unit, params.id, change, expected))));
       },
-      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
+      {
+        parse,
+        body: patch,
+        params: idParams,
+        detail: { summary: "Changes the fields that are given; `bookshelf_id` moves the book within its library." },
+      },
     );
   entityRoutes(app, desk, path, shown, readBook, deleteBook, "Deletes the book with its blocks.");
 }

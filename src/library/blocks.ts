@@ -1,4 +1,4 @@
-import { and, eq, getTableColumns, isNull, sql } from "drizzle-orm";
+import { and, eq, getTableColumns, type SQL, sql } from "drizzle-orm";
 import type { Db, Tx } from "../db/client.ts";
 import { blocks, type blockTypes, books } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
@@ -77,22 +77,25 @@ async function roomFor(tx: Tx, bookId: string, afterId: string | null | undefine
   return await gapAfter(tx, bookId, afterId);
 }
 
-/**
- * Puts new blocks into a book, in the order given: after the block `afterId`, at the start (null), or at the end. The book's row is locked exclusively until the commit:
- * that keeps it from being deleted meanwhile, and gives no two concurrent inserts the same place. Throws BOOK_NOT_FOUND, BLOCK_NOT_FOUND.
- */
+/** Locks the book exclusively until the commit: it cannot be deleted meanwhile, and no two blocks that are put into it get the same place. Throws BOOK_NOT_FOUND. */
+async function holdBook(unit: Unit, bookId: string): Promise<{ readonly libraryId: string }> {
+  const [book] = await unit.tx
+    .select({ libraryId: books.libraryId })
+    .from(books)
+    .where(living("BOOK", bookId))
+    .for("no key update");
+  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  return book;
+}
+
+/** Puts new blocks into a book, in the order given: after the block `afterId`, at the start (null), or at the end. Throws BOOK_NOT_FOUND, BLOCK_NOT_FOUND. */
 export async function createBlocks(
   unit: Unit,
   bookId: string,
   fields: readonly BlockFields[],
   afterId?: string | null,
 ): Promise<Block[]> {
-  const [book] = await unit.tx
-    .select({ libraryId: books.libraryId })
-    .from(books)
-    .where(and(eq(books.id, bookId), isNull(books.softDeletedAt)))
-    .for("no key update");
-  if (!book) throw new WordloomError("BOOK_NOT_FOUND");
+  const book = await holdBook(unit, bookId);
   if (fields.length === 0) return [];
   const { after, before } = await roomFor(unit.tx, bookId, afterId, fields.length);
   const step = before === null ? sql`1` : sql`((${before}::numeric - ${after}::numeric) / ${fields.length + 1})`;
@@ -131,28 +134,44 @@ async function opensWindow(unit: Unit, block: Block, seconds: number): Promise<b
   return opened.length > 0;
 }
 
+/** The order that puts a block after another one of its book, or at the start (null). Undefined for a block that is not there. Throws BLOCK_NOT_FOUND for the other one. */
+async function orderAfter(unit: Unit, id: string, afterId: string | null): Promise<SQL | undefined> {
+  const [block] = await unit.tx.select({ bookId: blocks.bookId }).from(blocks).where(living("BLOCK", id));
+  if (!block) return undefined;
+  await holdBook(unit, block.bookId);
+  const { after, before } = await roomFor(unit.tx, block.bookId, afterId, 1);
+  return before === null ? sql`${after}::numeric + 1` : sql`(${after}::numeric + ${before}::numeric) / 2`;
+}
+
 /**
- * Changes the fields that are given. Search hears of every change; the chronicle of one block_updated per window of `dedupeSeconds`
+ * Changes the fields that are given; `afterId` moves the block to after that one, or to the start (null). Search hears of every change; the chronicle of one block_updated per window of `dedupeSeconds`
  * (0: of all), and of every change of type. Throws BLOCK_NOT_FOUND, VERSION_MISMATCH.
  */
 export async function changeBlock(
   unit: Unit,
   id: string,
-  patch: Partial<BlockFields>,
+  { afterId, ...patch }: Partial<BlockFields> & { readonly afterId?: string | null },
   dedupeSeconds: number,
   expected?: Expected,
 ): Promise<Block> {
+  const order = afterId === undefined ? undefined : await orderAfter(unit, id, afterId);
   const [row] = await unit.tx
     .update(blocks)
-    .set({ ...patch, version: sql`${blocks.version} + 1`, updatedAt: sql`now()` })
+    .set({
+      ...patch,
+      ...(order === undefined ? {} : { order }),
+      version: sql`${blocks.version} + 1`,
+      updatedAt: sql`now()`,
+    })
     .from(books)
     .where(and(living("BLOCK", id, expected), eq(books.id, blocks.bookId)))
     .returning({ ...getTableColumns(blocks), libraryId: books.libraryId });
   if (!row) throw await unwritable(unit.tx, "change", "BLOCK", id);
   const { libraryId, ...block } = row;
   const eventType = patch.type === undefined ? "block_updated" : "block_type_changed";
+  const fields = [...Object.keys(patch), ...(order === undefined ? [] : ["order"])];
   const chronicled = eventType !== "block_updated" || (await opensWindow(unit, block, dedupeSeconds));
-  await unit.record([{ ...changed(block, libraryId, eventType, { fields: Object.keys(patch) }), chronicled }]);
+  await unit.record([{ ...changed(block, libraryId, eventType, { fields }), chronicled }]);
   return block;
 }
 

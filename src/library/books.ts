@@ -1,4 +1,4 @@
-import { and, eq, isNull, sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { books, bookshelves } from "../db/schema.ts";
 import { WordloomError } from "../errors.ts";
@@ -30,42 +30,49 @@ const changed = (book: Book, eventType: EventType, payload: Change["payload"]): 
   payload,
 });
 
+/** The library of a bookshelf. Held until the commit: it cannot be deleted between this look and what is put on it. Throws BOOKSHELF_NOT_FOUND. */
+async function holdShelf(unit: Unit, bookshelfId: string): Promise<string> {
+  const [shelf] = await unit.tx
+    .select({ libraryId: bookshelves.libraryId })
+    .from(bookshelves)
+    .where(living("BOOKSHELF", bookshelfId))
+    .for("share");
+  if (!shelf) throw new WordloomError("BOOKSHELF_NOT_FOUND");
+  return shelf.libraryId;
+}
+
 /** Throws BOOKSHELF_NOT_FOUND: none, deleted, or in another library than `libraryId`. */
 export async function createBook(
   unit: Unit,
   { bookshelfId, libraryId, ...fields }: BookFields & { readonly bookshelfId: string; readonly libraryId?: string },
 ): Promise<Book> {
-  // Held until the commit: the bookshelf cannot be deleted between this look and the new row.
-  const [shelf] = await unit.tx
-    .select({ libraryId: bookshelves.libraryId })
-    .from(bookshelves)
-    .where(and(eq(bookshelves.id, bookshelfId), isNull(bookshelves.softDeletedAt)))
-    .for("share");
-  if (!shelf || (libraryId !== undefined && libraryId.toLowerCase() !== shelf.libraryId))
-    throw new WordloomError("BOOKSHELF_NOT_FOUND");
+  const heldIn = await holdShelf(unit, bookshelfId);
+  if (libraryId !== undefined && libraryId.toLowerCase() !== heldIn) throw new WordloomError("BOOKSHELF_NOT_FOUND");
   const [book] = await unit.tx
     .insert(books)
-    .values({ id: Bun.randomUUIDv7(), bookshelfId, libraryId: shelf.libraryId, ...fields })
+    .values({ id: Bun.randomUUIDv7(), bookshelfId, libraryId: heldIn, ...fields })
     .returning();
   if (!book) throw new Error("insert returned no row");
   await unit.record([changed(book, "book_created", {})]);
   return book;
 }
 
-/** Changes the fields that are given. Throws BOOK_NOT_FOUND, VERSION_MISMATCH. */
+/** Changes the fields that are given; `bookshelfId` moves the book within its library. Throws BOOK_NOT_FOUND, VERSION_MISMATCH, BOOKSHELF_NOT_FOUND, INVALID_MOVE. */
 export async function changeBook(
   unit: Unit,
   id: string,
-  patch: Partial<BookFields>,
+  patch: Partial<BookFields & { readonly bookshelfId: string }>,
   expected?: Expected,
 ): Promise<Book> {
+  const movedIn = patch.bookshelfId === undefined ? undefined : await holdShelf(unit, patch.bookshelfId);
   const [book] = await unit.tx
     .update(books)
     .set({ ...patch, version: sql`${books.version} + 1`, updatedAt: sql`now()` })
     .where(living("BOOK", id, expected))
     .returning();
   if (!book) throw await unwritable(unit.tx, "change", "BOOK", id);
-  const eventType = patch.title === undefined ? "book_updated" : "book_renamed";
+  if (movedIn !== undefined && movedIn !== book.libraryId) throw new WordloomError("INVALID_MOVE");
+  const eventType = movedIn !== undefined ? "book_moved" : patch.title === undefined ? "book_updated" : "book_renamed";
   await unit.record([changed(book, eventType, { fields: Object.keys(patch) })]);
   return book;
 }

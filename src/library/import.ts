@@ -167,7 +167,8 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
     const shelf = asName(folder === "." ? source.name : folder);
     const title = asName(document.title ?? posix.basename(file).replace(/\.[^.]+$/, ""));
     const done = await locked(async (unit) => {
-      const shelfId = await findOrCreateShelf(unit, libraryId, shelf);
+      // Of a book that is there already the shelf is its owner's business.
+      const shelfId = () => findOrCreateShelf(unit, libraryId, shelf);
       return await saveBook(unit, { libraryId, shelfId, sourcePath: file, title, blocks: document.blocks });
     });
     if (done.book === "unchanged") report.unchanged += 1;

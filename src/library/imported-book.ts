@@ -10,7 +10,8 @@ import type { MarkdownBlock } from "./markdown.ts";
 /** What a file wants its book to be. */
 export type ImportedBook = {
   readonly libraryId: string;
-  readonly shelfId: string;
+  /** Where a new one goes. */
+  readonly shelfId: () => Promise<string>;
   readonly sourcePath: string;
   readonly title: string;
   readonly blocks: readonly MarkdownBlock[];
@@ -143,7 +144,7 @@ export async function saveBook(unit: Unit, wanted: ImportedBook): Promise<Saved>
     .from(books)
     .where(aliveAt(libraryId, sourcePath))
     .for("no key update");
-  const book = found ?? (await createBook(unit, { bookshelfId: wanted.shelfId, libraryId, title, sourcePath }));
+  const book = found ?? (await createBook(unit, { bookshelfId: await wanted.shelfId(), libraryId, title, sourcePath }));
   if (book.title !== title) await changeBook(unit, book.id, { title });
   const place = { libraryId, bookId: book.id };
   const stored = found

@@ -158,6 +158,93 @@ test("the chronicle has one block_updated of a block in its window, and search e
   expect(events.map((e) => e.eventType).toSorted()).toEqual(["block_created", "block_updated"]);
 });
 
+const contents = async (bookId: string): Promise<string> =>
+  (await send("GET", `/api/v1/blocks?book_id=${bookId}`)).body.items
+    .map((b: { content: string }) => b.content)
+    .join("");
+
+/** A book with a block for each letter, by its letter. */
+async function lettered(letters: string): Promise<{ bookId: string; block: Record<string, Answer["body"]> }> {
+  const { bookshelves: shelf } = await oneOfEach();
+  const { id: bookId } = await create("books", { bookshelf_id: shelf.id, title: "Letters" });
+  const block: Record<string, Answer["body"]> = {};
+  for (const content of letters)
+    block[content] = await create("blocks", { book_id: bookId, block_type: "text", content });
+  return { bookId, block };
+}
+
+test("a block moves to after another one or to the start, and is written as any change", async () => {
+  const { bookId, block } = await lettered("abcd");
+  const move = (letter: string, after: string | null) =>
+    send("PATCH", `/api/v1/blocks/${block[letter].id}`, { position_after_id: after === null ? null : block[after].id });
+  for (const [letter, after, expected] of [
+    ["a", "c", "bcad"],
+    ["d", null, "dbca"],
+    ["d", null, "dbca"],
+    ["b", "a", "dcab"],
+    ["b", "b", "dcab"],
+  ] as const) {
+    expect((await move(letter, after)).status).toBe(200);
+    expect([letter, after, await contents(bookId)]).toEqual([letter, after, expected]);
+  }
+  const [index] = await db.select().from(searchIndex).where(eq(searchIndex.entityId, block["d"].id));
+  expect(index?.eventVersion).toBe(3n);
+  // The places between two blocks are used up by some sixty moves; then the book is numbered anew.
+  for (let i = 0; i < 70; i += 1) {
+    await move("a", "d");
+    await move("c", "d");
+  }
+  expect(await contents(bookId)).toBe("dcab");
+});
+
+test("a block cannot move to after one of another book, and stays where it is", async () => {
+  const { bookId, block } = await lettered("ab");
+  const { blocks: alien } = await oneOfEach();
+  for (const after of [alien.id, nobody]) {
+    const at = `/api/v1/blocks/${block["b"].id}`;
+    expect(codeOf(await send("PATCH", at, { content: "x", position_after_id: after }))).toEqual([
+      404,
+      "BLOCK_NOT_FOUND",
+    ]);
+  }
+  expect(await contents(bookId)).toBe("ab");
+  expect(codeOf(await send("PATCH", `/api/v1/blocks/${nobody}`, { position_after_id: null }))).toEqual([
+    404,
+    "BLOCK_NOT_FOUND",
+  ]);
+});
+
+test("blocks that move to one place at once all arrive, each at a place of its own", async () => {
+  const { bookId, block } = await lettered("abcdefgh");
+  const moved = await Promise.all(
+    "bcdefgh"
+      .split("")
+      .map((letter) => send("PATCH", `/api/v1/blocks/${block[letter].id}`, { position_after_id: block["a"].id })),
+  );
+  expect(moved.map((m) => m.status)).toEqual(Array<number>(7).fill(200));
+  expect(new Set(moved.map((m) => m.body.order)).size).toBe(7);
+  const read = await contents(bookId);
+  expect(read[0]).toBe("a");
+  expect(read.split("").toSorted().join("")).toBe("abcdefgh");
+});
+
+test("a book moves to another bookshelf of its library, and to no other", async () => {
+  const { libraries: library, bookshelves: shelf, books: book } = await oneOfEach();
+  const at = `/api/v1/books/${book.id}`;
+  const other = await create("bookshelves", { library_id: library.id, name: "Other" });
+  const moved = await send("PATCH", at, { bookshelf_id: other.id, title: "Moved" });
+  expect([moved.status, moved.body]).toMatchObject([200, { bookshelf_id: other.id, title: "Moved", version: "2" }]);
+  expect((await send("GET", `/api/v1/books?bookshelf_id=${shelf.id}`)).body.total).toBe(0);
+  const events = await db.query.chronicleEvents.findMany({ where: (e) => eq(e.entityId, book.id) });
+  expect(events.map((e) => e.eventType).toSorted()).toEqual(["book_created", "book_moved"]);
+  const { bookshelves: alien } = await oneOfEach();
+  expect(codeOf(await send("PATCH", at, { bookshelf_id: alien.id, title: "x" }))).toEqual([422, "INVALID_MOVE"]);
+  await send("DELETE", `/api/v1/bookshelves/${shelf.id}`);
+  for (const gone of [shelf.id, nobody])
+    expect(codeOf(await send("PATCH", at, { bookshelf_id: gone }))).toEqual([404, "BOOKSHELF_NOT_FOUND"]);
+  expect((await send("GET", at)).body).toEqual(moved.body);
+});
+
 test("after all this nothing contradicts anything", async () => {
   expect(await contradictions(db)).toEqual([]);
 });

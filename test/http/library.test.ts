@@ -120,19 +120,20 @@ test("names are unique where they must be", async () => {
 
 test("a block goes where it is put", async () => {
   const { book, block } = await shelve("Order");
-  const last = await create("blocks", {
+  const first = await create("blocks", {
     book_id: book.id,
     block_type: "text",
-    content: "last",
+    content: "first",
     position_after_id: null,
   });
+  const last = await create("blocks", { book_id: book.id, block_type: "text", content: "last" });
   const between = await create("blocks", {
     book_id: book.id,
     block_type: "text",
     content: "between",
     position_after_id: block.id,
   });
-  expect([block.order, between.order, last.order].map(Number)).toEqual([1, 1.5, 2]);
+  expect([first.order, block.order, between.order, last.order].map(Number)).toEqual([0.5, 1, 1.5, 2]);
 });
 
 test("what does not fit is refused and written nowhere", async () => {

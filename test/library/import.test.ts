@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
 import fc from "fast-check";
+import { bookshelves } from "../../src/db/schema.ts";
 import { openFolder } from "../../src/library/folder.ts";
 import { type ImportReport, importMarkdown } from "../../src/library/import.ts";
 import { testDatabase } from "../support/postgres.ts";
@@ -111,6 +112,18 @@ describe("a first import", () => {
       ["text", "Every *value* has an owner."],
     ]);
     expect(await disagreements()).toBeEmpty();
+  });
+
+  test("leaves a book on the bookshelf where its owner has put it, and makes no other for it", async () => {
+    await put({ "a.md": "text" });
+    await run();
+    await database.db.execute(sql`update bookshelves set name = name || ', renamed'`);
+    const shelves = () => database.db.$count(bookshelves);
+    const before = await shelves();
+    await put({ "a.md": "other text" });
+    expect(written(await run())).toEqual({ books: [0, 1, 0], blocks: [0, 1, 0] });
+    expect(await shelves()).toBe(before);
+    expect((await books()).map((b) => b.shelf)).toEqual([`notes-${count}, renamed`]);
   });
 
   test("keeps the order of the blocks beyond the rows of one statement", async () => {
