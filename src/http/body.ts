@@ -23,8 +23,9 @@ const deepest = 64;
 
 /** Why a value cannot be worked on, though it is JSON; undefined when it can. */
 function flawOf(value: unknown, depth = 0): string | undefined {
-  // It would be kept as null.
-  if (typeof value === "number" && !Number.isFinite(value)) return "The body holds a number that is too large";
+  // It would be kept as null, or as another number (RFC 7493 §2.2).
+  if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER)
+    return `The body holds a number beyond ${Number.MAX_SAFE_INTEGER}, which JSON does not keep exactly; send it as a string`;
   if (typeof value !== "object" || value === null) return undefined;
   if (depth === deepest) return `The body is nested in more than ${deepest} levels`;
   for (const inner of Object.values(value)) {

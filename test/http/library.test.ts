@@ -49,14 +49,14 @@ test("each of the four is created, read and deleted, in the operator documents' 
     block_type: "heading",
     content: "文",
     heading_level: 2,
-    metadata: { any: ["thing", { "\0": "\ud800" }] },
+    metadata: { any: ["thing", { "\0": "\ud800" }], n: [9007199254740991, -9007199254740991, 1e-7] },
   });
   expect(block).toMatchObject({
     book_id: book.id,
     block_type: "heading",
     content: "文",
     heading_level: 2,
-    metadata: { any: ["thing", { "\0": "\ud800" }] },
+    metadata: { any: ["thing", { "\0": "\ud800" }], n: [9007199254740991, -9007199254740991, 1e-7] },
     order: "1.000000000000000000",
     version: "1",
     soft_deleted_at: null,

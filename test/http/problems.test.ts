@@ -49,6 +49,8 @@ test("what is not JSON is 400, whatever is wrong with it, and nothing is written
     `${"[".repeat(500)}${"]".repeat(500)}`,
     `{"name":"deep","description":${'{"a":'.repeat(64)}1${"}".repeat(64)}}`,
     '{"name":1e400}',
+    '{"name":"n","description":9007199254740993}',
+    '{"name":[-9007199254740992]}',
   ];
   for (const body of bodies) expectProblem(await send("POST", "/api/v1/tags", body), "MALFORMED_JSON");
   const latin = new Request("http://localhost/api/v1/tags", {
