@@ -4,6 +4,7 @@ import type { DatabaseAddress } from "./address.ts";
 import * as schema from "./schema.ts";
 import { openSocket } from "./socket.ts";
 import { inTurns, type OnStatement } from "./statements.ts";
+import { subscribe } from "./subscription.ts";
 import { openTurns } from "./turns.ts";
 
 /** A pool of connections. Statements go through it one by one; what belongs together goes through `transaction`. */
@@ -46,10 +47,7 @@ export type Database = {
   readonly db: Db;
   readonly address: DatabaseAddress;
   readonly state: () => PoolState;
-  /**
-   * Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made anew: what was sent meanwhile is lost. A subscription is owed nothing, so that
-   * nobody would notice when its connection is half-open: every `checkMs` (15 s unless told) the server is asked something on it, and a silent one is replaced.
-   */
+  /** Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made: see `subscribe`. A silent connection is found out within `checkMs`, 15 s unless told. */
   readonly listen: (channel: string, heard: () => void, checkMs?: number) => Promise<() => Promise<void>>;
   readonly close: () => Promise<void>;
 };
@@ -61,17 +59,16 @@ const graceMs = 1000;
 export function openDatabase(address: DatabaseAddress, options: DbOptions): Database {
   const turns = openTurns(options.max, options.poolTimeoutMs ?? 5000);
   let open = 0;
-  // Of what asks for a socket only a subscription, which is no part of the pool, hears notifications.
-  const connect = async ({ onnotify }: { readonly onnotify?: unknown }) => {
-    const socket = await openSocket(address, connectMs, options.statementTimeoutMs + graceMs);
-    if (onnotify !== undefined) return socket;
+  const connect = () => openSocket(address, connectMs, options.statementTimeoutMs + graceMs);
+  const connectPooled = async () => {
+    const socket = await connect();
     open += 1;
     socket.once("close", () => {
       open -= 1;
     });
     return socket;
   };
-  const client = postgres({
+  const settings = {
     host: address.host,
     port: address.port,
     database: address.database,
@@ -104,7 +101,9 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
       ...(options.commits === "redone" ? { synchronous_commit: "off" } : {}),
       search_path: "public",
     },
-  } as postgres.Options<Record<string, never>>);
+  } as postgres.Options<Record<string, never>>;
+  const client = postgres({ ...settings, socket: connectPooled } as postgres.Options<Record<string, never>>);
+  const subscriptions = new Set<() => Promise<void>>();
   const db = drizzle(inTurns(client, turns, options), { schema });
   return {
     db,
@@ -116,27 +115,15 @@ export function openDatabase(address: DatabaseAddress, options: DbOptions): Data
       pending: turns.pending(),
     }),
     listen: async (channel, heard, checkMs = 15_000) => {
-      const subscription = await client.listen(channel, heard, heard);
-      let checks = 0;
-      let checking = false;
-      const check = setInterval(() => {
-        if (checking) return;
-        checking = true;
-        checks += 1;
-        // Under a new name each time: for a channel that it knows the driver asks the server nothing.
-        client
-          .listen(`${channel}_check_${checks}`, () => undefined)
-          .then((asked) => asked.unlisten())
-          .catch(() => undefined)
-          .finally(() => {
-            checking = false;
-          });
-      }, checkMs);
+      const end = await subscribe(settings, channel, heard, checkMs);
+      subscriptions.add(end);
       return async () => {
-        clearInterval(check);
-        await subscription.unlisten();
+        subscriptions.delete(end);
+        await end();
       };
     },
-    close: () => client.end({ timeout: 2 }),
+    close: async () => {
+      await Promise.all([client.end({ timeout: 2 }), ...Array.from(subscriptions, (end) => end())]);
+    },
   };
 }
