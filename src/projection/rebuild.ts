@@ -21,6 +21,18 @@ export type RebuildLock = {
 export const lockRebuild = (tx: Tx, projection: string): Promise<boolean> =>
   tryLock(tx, `wordloom rebuild ${projection}`);
 
+/** Workers hold the lock for a moment, now and then; another rebuild for longer. */
+const lockWaitMs = 2000;
+
+async function waitForLock(tx: Tx, projection: string): Promise<boolean> {
+  const until = performance.now() + lockWaitMs;
+  while (!(await lockRebuild(tx, projection))) {
+    if (performance.now() >= until) return false;
+    await Bun.sleep(50);
+  }
+  return true;
+}
+
 /**
  * Runs one rebuild of a projection, never two at a time, and writes down in projection_status when it began, when it ended and how: the workers show it in
  * `projection_rebuild_…`. Throws what `work` throws, and a CommandError (exit 5) when another one is running.
@@ -28,7 +40,7 @@ export const lockRebuild = (tx: Tx, projection: string): Promise<boolean> =>
 export async function rebuilding<T>(db: Db, queue: Queue, work: (lock: RebuildLock) => Promise<T>): Promise<T> {
   const { projection } = queue;
   return await db.transaction(async (tx) => {
-    if (!(await lockRebuild(tx, projection)))
+    if (!(await waitForLock(tx, projection)))
       throw new CommandError("refused", `another rebuild of ${projection} is running; wait until it has ended`);
     await db.execute(sql`
       insert into projection_status (projection_name, last_rebuild_started_at) values (${projection}, now())

@@ -6,7 +6,7 @@ import type { Queue } from "../outbox/queue.ts";
 import { reclaim } from "../outbox/reclaim.ts";
 import { type PruneStep, pruneDone, readOldestUnfinished } from "../outbox/retention.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
-import { completeInterruptedTakeOver } from "./search/rebuild.ts";
+import { completeInterruptedTakeOver, needsTombstones } from "./search/rebuild.ts";
 
 export type SweepOptions = {
   readonly workerId: string;
@@ -20,16 +20,19 @@ const gaugeIntervalMs = 5000;
 const pruneIntervalMs = 60_000;
 const pruneStep = 5000;
 
-/** Drops tombstones that no unfinished event can still need: an event older than the delete would bring the entity back. */
+/** Drops tombstones that nobody needs any more: neither a rebuild, nor an unfinished event, as one that is older than the delete would bring the entity back. One step. */
 async function pruneTombstones(db: Db, queue: Queue, hours: number): Promise<number> {
   const oldest = await readOldestUnfinished(db, queue);
-  const rows = await db.execute(sql`
-    delete from search_index where id in (
-      select id from search_index
-       where deleted_at < now() - ${hours}::float8 * interval '1 hour' and (${oldest}::timestamptz is null or deleted_at < ${oldest}::timestamptz)
-       limit ${pruneStep} for update skip locked)
-    returning 1`);
-  return rows.length;
+  return await db.transaction(async (tx) => {
+    if (await needsTombstones(tx)) return 0;
+    const rows = await tx.execute(sql`
+      delete from search_index where id in (
+        select id from search_index
+         where deleted_at < now() - ${hours}::float8 * interval '1 hour' and (${oldest}::timestamptz is null or deleted_at < ${oldest}::timestamptz)
+         limit ${pruneStep} for update skip locked)
+      returning 1`);
+    return rows.length;
+  });
 }
 
 /** Drops windows that are long over. The longest is a day (CHRONICLE_BLOCK_UPDATED_DEDUPE_SECONDS), and a row is written when its window opens: after two it says nothing. */
@@ -114,7 +117,10 @@ export function startSweep(
         events += pruned;
         from = next;
       }
-      const tombstones = queue.short === "search" ? await pruneTombstones(db, queue, options.retentionHours) : 0;
+      let tombstones = 0;
+      if (queue.short === "search")
+        for (let step = pruneStep; step === pruneStep && !stopping.signal.aborted; tombstones += step)
+          step = await pruneTombstones(db, queue, options.retentionHours);
       if (queue.short === "chronicle") while (!stopping.signal.aborted && (await pruneDedupe(db)) === pruneStep);
       if (events + tombstones > 0) signals.pruned(events, tombstones);
     }),

@@ -18,11 +18,14 @@ const mappings: estypes.MappingTypeMapping = { dynamic: "strict", properties };
 
 export const documentFields: readonly string[] = Object.keys(properties);
 
+export const hoursDeletesAreRemembered = 24;
+
 const settings: estypes.IndicesIndexSettings = {
   number_of_shards: 1,
   auto_expand_replicas: "0-1",
-  // How long Elasticsearch remembers the version of a deleted document: a write that was delayed for less than this cannot bring it back.
-  gc_deletes: "24h",
+  // How long Elasticsearch remembers the version of a deleted document: a write that was delayed for less than this cannot bring it back. A node that is restarted forgets it
+  // (seen on 9.2.2): then only a write that was under way before the delete, and arrives after the restart, can.
+  gc_deletes: `${hoursDeletesAreRemembered}h`,
 };
 
 /** What an index says of whose it is, as environment_sentinel does for a database: those who share an Elasticsearch must not rebuild each other's. */
@@ -119,6 +122,8 @@ export type NextIndex = {
 
 /** Behind this alias are an index that is being filled, and one whose place was taken: neither is searched, both may go. */
 const asideAlias = (alias: string) => `${alias}-rebuild`;
+/** Behind this one is what goes: no take-over can have it any more. */
+const droppedAlias = (alias: string) => `${alias}-dropped`;
 
 /** The number in the name of an index that we have made for `alias`; null for others. */
 function numberOf(alias: string, index: string): number | null {
@@ -147,7 +152,8 @@ export async function takeOver(client: Client, alias: string, { index, building 
   const ours = before.filter((old) => numberOf(alias, old) !== null);
   const actions = [
     ...before.map((old) => ({ remove: { index: old, alias } })),
-    { remove: { index, alias: building } },
+    // The fence of the take-over: whoever has dropped the index meanwhile has taken it out of this alias first.
+    { remove: { index, alias: building, must_exist: true } },
     ...ours.map((old) => ({ add: { index: old, alias: asideAlias(alias) } })),
     { add: { index, alias, is_write_index: true } },
   ];
@@ -157,7 +163,15 @@ export async function takeOver(client: Client, alias: string, { index, building 
   });
 }
 
-/** Drops what is set aside. */
+/**
+ * Drops what is set aside. A take-over whose answer did not come may still be waiting in the line of a busy master, and a delete would come behind it: so each index first leaves
+ * the alias that the take-over needs. Whichever of the two comes first, the other is refused.
+ */
 export async function dropAside(client: Client, alias: string): Promise<void> {
-  for (const index of await indicesBehind(client, asideAlias(alias))) await client.indices.delete({ index });
+  const [aside, dropped] = [asideAlias(alias), droppedAlias(alias)];
+  for (const index of await indicesBehind(client, aside))
+    await client.indices.updateAliases({
+      actions: [{ remove: { index, alias: aside, must_exist: true } }, { add: { index, alias: dropped } }],
+    });
+  for (const index of await indicesBehind(client, dropped)) await client.indices.delete({ index });
 }

@@ -1,10 +1,12 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { type Client, errors } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
+import { openClaim } from "../../src/outbox/claim.ts";
 import { queues } from "../../src/outbox/queue.ts";
 import { emitOutbox, rebuilding } from "../../src/projection/rebuild.ts";
 import { changedSince, readMark } from "../../src/projection/search/document.ts";
-import { completeInterruptedTakeOver, rebuildSearch } from "../../src/projection/search/rebuild.ts";
+import { completeInterruptedTakeOver, needsTombstones, rebuildSearch } from "../../src/projection/search/rebuild.ts";
+import { startSweep } from "../../src/projection/sweep.ts";
 import { ensureIndex, openNextIndex } from "../../src/search/indices.ts";
 import { emptyQueue, openSearch, readRows, recordSignals, runBatch, seed } from "../support/batch.ts";
 import { rejection } from "../support/library.ts";
@@ -43,16 +45,36 @@ const endRebuilds = () =>
     return held.length === 0;
   });
 
-/** `client`, but `work` is done just before it changes aliases, and `after` when it has. */
+/** `client`, but `work` is done just before a take-over, and `after` when it has happened. */
 function beforeTakeOver(client: Client, work: () => Promise<unknown>, after: () => unknown = () => undefined): Client {
-  const updateAliases = async (request: Parameters<typeof client.indices.updateAliases>[0]) => {
+  const updateAliases: UpdateAliases = async (request) => {
+    if (!takesOver(request)) return await client.indices.updateAliases(request);
     await work();
     const answer = await client.indices.updateAliases(request);
     await after();
     return answer;
   };
-  const indices = Object.create(client.indices, { updateAliases: { value: updateAliases } });
-  return Object.create(client, { indices: { value: indices } });
+  return withIndices(client, { updateAliases });
+}
+
+type UpdateAliases = (
+  request: Parameters<Client["indices"]["updateAliases"]>[0],
+) => ReturnType<Client["indices"]["updateAliases"]>;
+
+const takesOver = (request: Parameters<UpdateAliases>[0]) =>
+  request?.actions?.some((action) => action !== undefined && "add" in action && action.add?.is_write_index === true) ===
+  true;
+
+/** `client`, with calls of its own about indices. */
+function withIndices(
+  client: Client,
+  own: {
+    readonly updateAliases?: UpdateAliases;
+    readonly delete?: (request: Parameters<Client["indices"]["delete"]>[0]) => Promise<unknown>;
+  },
+): Client {
+  const calls = Object.fromEntries(Object.entries(own).map(([name, value]) => [name, { value }]));
+  return Object.create(client, { indices: { value: Object.create(client.indices, calls) } });
 }
 
 /** `client`, but `work` is done before its request number `n`. */
@@ -247,6 +269,146 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     expect(await documents()).toEqual(await wanted());
   });
 
+  test("a document that was built before its delete, and is sent after a rebuild, does not come back", async () => {
+    const [secret] = await seed(db, [live("secret"), live("other")]);
+    const claimed = await openClaim(db, queues.search, { owner: "slow", leaseMs: 60_000 })(1);
+    if (claimed === null) throw new Error("nothing was claimed");
+    const signals = recorded.signals.claimed(claimed, { startedAt: Date.now(), tookMs: 1, limit: 1, mode: "atomic" });
+    const prepared = await openSearch(db, client, { index: alias }).prepare(claimed, signals);
+    if (!("send" in prepared)) throw new Error("there is nothing to send");
+    await write(secret?.entityId ?? "", null);
+    await seed(db, [{ ...deleted, version: 8n, entityId: secret?.entityId ?? "" }]);
+    await project();
+    await settled();
+    await rebuild();
+    const pacing = { waitMs: () => 0, answerMs: null, answeredLate: () => undefined };
+    const { decisions } = await prepared.send(never, pacing);
+    expect([...decisions.values()]).toMatchObject([{ outcome: { kind: "done", result: "superseded" } }]);
+    expect(await documents()).toEqual(await wanted());
+  });
+
+  test("a take-over that a busy master does late, after its answer was given up, costs no index", async () => {
+    await seed(db, [live("one"), live("two")]);
+    await project();
+    await settled();
+    // The master has it in its line. Whatever comes next comes behind it.
+    let inLine: (() => Promise<unknown>) | undefined;
+    const theLine = async () => {
+      const late = inLine;
+      inLine = undefined;
+      await late?.();
+    };
+    const busy = withIndices(client, {
+      updateAliases: async (request) => {
+        if (!takesOver(request)) {
+          await theLine();
+          return await client.indices.updateAliases(request);
+        }
+        inLine = () => client.indices.updateAliases(request);
+        throw new errors.TimeoutError("Request timed out");
+      },
+      delete: async (request) => {
+        await theLine();
+        return await client.indices.delete(request);
+      },
+    });
+    await rejection(rebuild({}, busy));
+    expect(await behind()).toHaveLength(1);
+    expect(await documents()).toEqual(await wanted());
+    // One that comes when the index is about to go finds that it has gone from the alias.
+    let late: (() => Promise<unknown>) | undefined;
+    let became: unknown;
+    const later = withIndices(client, {
+      updateAliases: async (request) => {
+        if (!takesOver(request)) return await client.indices.updateAliases(request);
+        late = () => client.indices.updateAliases(request);
+        throw new errors.TimeoutError("Request timed out");
+      },
+      delete: async (request) => {
+        became = await late?.().catch((error: unknown) => error);
+        return await client.indices.delete(request);
+      },
+    });
+    await rejection(rebuild({}, later));
+    expect(became).toBeInstanceOf(Error);
+    expect(await documents()).toEqual(await wanted());
+    await rebuild();
+    expect(await indices()).toEqual(await behind());
+  });
+
+  /** Takes over, and is killed before it can do what comes after. */
+  const killedAfterTakeOver = async (before: () => Promise<unknown> = () => Promise.resolve()) => {
+    const { promise: taken, resolve: over } = Promise.withResolvers<void>();
+    const silence = new Promise<never>(() => undefined);
+    const silent = () => {
+      over();
+      return silence;
+    };
+    const rebuilt = rebuild({}, beforeTakeOver(client, before, silent)).catch((error: unknown) => error);
+    await taken;
+    await endRebuilds();
+    await rebuilt;
+    await settled();
+  };
+
+  test("what a take-over owes is still owed when the next rebuild fails at its own", async () => {
+    const [a] = await seed(db, [live("one")]);
+    await emptyEvents();
+    await settled();
+    await killedAfterTakeOver(() => write(a?.entityId ?? "", "two"));
+    const away = () => Promise.reject(new errors.ConnectionError("away"));
+    await rejection(rebuild({}, beforeTakeOver(client, away)));
+    expect(await completeInterruptedTakeOver(db)).toBe(1);
+    await project();
+    expect(await documents()).toEqual(await wanted());
+  });
+
+  test("what the engine refuses has its event also when the rebuild is killed at its take-over", async () => {
+    const [, bad] = await seed(db, [live("one"), live("two"), live("three")]);
+    await emptyEvents();
+    await db.execute(sql`update search_index set updated_at = '12345-01-01' where entity_id = ${bad?.entityId}::uuid`);
+    await settled();
+    await killedAfterTakeOver();
+    expect(await completeInterruptedTakeOver(db)).toBe(1);
+    await project();
+    expect(await readRows(db)).toMatchObject([{ status: "failed", reason: "es_4xx" }]);
+  });
+
+  test("a tombstone stays while a rebuild runs that may have read what was alive, and while a take-over owes something", async () => {
+    const [secret] = await seed(db, [live("secret"), live("other")]);
+    await project();
+    await settled();
+    const tombstones = async () =>
+      (await db.execute(sql`select 1 from search_index where deleted_at is not null`)).length;
+    /** All that is older than nothing at all. */
+    const prune = async () => {
+      recorded.forget();
+      const options = { workerId: "w1", reclaimIntervalMs: 0, maxProcessingMs: 300_000, maxAttempts: 10 };
+      const stop = startSweep(db, queues.search, { ...options, retentionHours: 0 }, recorded.signals, () => undefined);
+      // The events of the batches before go in any case.
+      await until("the prune", () => recorded.told('"outbox.pruned"').length > 0);
+      await stop();
+    };
+    const meanwhile = async () => {
+      await write(secret?.entityId ?? "", null);
+      await seed(db, [{ ...deleted, version: 8n, entityId: secret?.entityId ?? "" }]);
+      await project();
+      await prune();
+      expect(await tombstones()).toBe(1);
+    };
+    await rebuild({}, beforeRequest(client, 1, meanwhile));
+    await project();
+    expect(await documents()).toEqual(await wanted());
+    await seed(db, [live("third")]);
+    await project();
+    await prune();
+    expect(await tombstones()).toBe(0);
+    await db.execute(sql`update projection_status set take_over_since = pg_current_xact_id()`);
+    expect(await db.transaction(needsTombstones)).toBe(true);
+    await completeInterruptedTakeOver(db);
+    expect(await db.transaction(needsTombstones)).toBe(false);
+  });
+
   test("a rebuild that has lost its lock leaves alone what another one has set aside since", async () => {
     await seed(db, [live("one")]);
     await settled();
@@ -286,6 +448,22 @@ describe.each(await openTargets())("%s", (_, { client, newName }) => {
     );
     expect(second).toMatchObject({ documents: 1 });
     expect((await documents()).size).toBe(1);
+  });
+
+  test("a rebuild waits for a worker that needs its lock for a moment", async () => {
+    const [held, free] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const worker = db.transaction(async (tx) => {
+      await needsTombstones(tx);
+      held.resolve();
+      await free.promise;
+    });
+    await held.promise;
+    const rebuilt = rebuild();
+    // It has asked by then.
+    for (let asked = 0; asked < 50; asked += 1) await db.execute(sql`select 1`);
+    free.resolve();
+    await worker;
+    expect(await rebuilt).toMatchObject({ documents: 0 });
   });
 
   test("what a transaction wrote that began before the rebuild and committed during it is in the new index", async () => {

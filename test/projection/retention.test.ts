@@ -1,6 +1,7 @@
 import { afterAll, expect, test } from "bun:test";
-import { sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import { PgDialect } from "drizzle-orm/pg-core";
+import { searchIndex } from "../../src/db/schema.ts";
 import { type Queue, queues } from "../../src/outbox/queue.ts";
 import { startSweep } from "../../src/projection/sweep.ts";
 import { recordSignals } from "../support/batch.ts";
@@ -63,6 +64,15 @@ test("tombstones go when they are older than the retention and than every unfini
   await db.execute(sql`delete from search_outbox_events`);
   await sweep(queues.search, "the next is gone", async () => !(await left()).includes("after the event"));
   expect(await left()).toEqual(["live", "recent"]);
+});
+
+test("tombstones go however many there are", async () => {
+  await db.execute(sql`
+    insert into search_index (entity_type, entity_id, title, text, snippet, event_version, deleted_at)
+    select 'tag', gen_random_uuid(), 'many', '', '', 1, now() - interval '200 hours' from generate_series(1, 10001)`);
+  const many = () => db.$count(searchIndex, eq(searchIndex.title, "many"));
+  await sweep(queues.search, "all are gone", async () => (await many()) === 0);
+  expect(await many()).toBe(0);
 });
 
 test("a stop waits for the step of a prune that is under way, and not for those after it", async () => {

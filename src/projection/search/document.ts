@@ -2,6 +2,7 @@ import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
 import type { ClaimedEvent } from "../../events.ts";
 import type { BulkItem } from "../../search/bulk.ts";
+import { hoursDeletesAreRemembered } from "../../search/indices.ts";
 import { past } from "../pages.ts";
 
 type Row = {
@@ -64,7 +65,10 @@ function itemOf(row: Row): BulkItem {
 /** A row of search_index as the item that brings it to Elasticsearch. */
 export type StoredItem = { readonly rowId: string; readonly item: BulkItem };
 
-/** What a rebuild reads: every document, or what has changed since `mark` (readMark), tombstones included. */
+/**
+ * What a rebuild reads: "all" documents, with what was deleted so lately that a write from before may still be under way, or what has "changed" since a mark (readMark),
+ * tombstones included.
+ */
 export type Wanted = { readonly kind: "all" } | { readonly kind: "changed"; readonly since: string };
 
 /** The oldest transaction that may still write: rows of it and of all that come later are "changed since". */
@@ -96,7 +100,7 @@ export async function readItems(
   const rows = await db.execute<Row & { row_id: string }>(sql`
     select s.id::text as row_id, ${columns} from search_index s
      where ${past(after)}
-       and ${wanted.kind === "all" ? sql`s.deleted_at is null` : changedSince(wanted.since)}
+       and ${wanted.kind === "all" ? sql`(s.deleted_at is null or s.deleted_at > now() - ${hoursDeletesAreRemembered}::int * interval '1 hour')` : changedSince(wanted.since)}
      order by s.id limit ${limit}`);
   return rows.map((row) => ({ rowId: row.row_id, item: itemOf(row) }));
 }

@@ -83,42 +83,44 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
     const total = await countRows(db, sql`search_index where deleted_at is null`);
     const begun = await readMark(db);
     const { index, building } = await openNextIndex(client, search);
-    const refused = new Map<string, { stored: StoredItem; error: string }>();
+    const refused = new Map<string, { rowId: string; error: string }>();
 
-    /** The next page is read while this one is sent. */
-    async function bring(wanted: Wanted, progress: (rows: number) => void = () => undefined) {
-      let rows = 0;
+    /** The next page is read while this one is sent. Returns how many documents were brought, and how many deletes. */
+    async function bring(wanted: Wanted, progress: (documents: number) => void = () => undefined) {
+      let [documents, deletes] = [0, 0];
       let page = await readItems(db, wanted, null, pageRows);
       while (page.length > 0) {
         const reading = readItems(db, wanted, page.at(-1)?.rowId ?? null, pageRows);
         const [refusals, following] = await Promise.all([send(building, page), reading, lock.check()]);
         for (const { item } of page) refused.delete(item.id);
-        for (const one of refusals) refused.set(one.stored.item.id, one);
-        rows += page.length;
-        progress(rows);
+        for (const { stored, error } of refusals) refused.set(stored.item.id, { rowId: stored.rowId, error });
+        const deleted = page.filter(({ item }) => item.op === "delete").length;
+        deletes += deleted;
+        documents += page.length - deleted;
+        progress(documents);
         page = following;
       }
-      return rows;
+      return { documents, deletes };
     }
 
     try {
-      const documents = await bring({ kind: "all" }, (rows) => onProgress(rows, total));
+      const { documents } = await bring({ kind: "all" }, (count) => onProgress(count, total));
       const almost = await readMark(db);
       const changed = await bring({ kind: "changed", since: begun });
       if (refused.size > documents / 2) throw refusal(refused.size, [...refused.values()][0]?.error ?? "");
       await lock.check();
       stopIfAsked(signal);
+      await touch(
+        db,
+        Array.from(refused.values(), ({ rowId }) => rowId),
+      );
       await announceTakeOver(db, almost);
       await takeOver(client, alias, { index, building });
-      const late = await completeTakeOver(
-        db,
-        almost,
-        [...refused.values()].map(({ stored }) => stored.rowId),
-      );
+      const late = await completeTakeOver(db, almost);
       return {
         index,
         documents,
-        changed: changed + late,
+        changed: changed.documents + changed.deletes + late,
         refused: [...refused].map(([id, { error }]) => ({ id, error })),
       };
     } finally {
@@ -143,27 +145,47 @@ function stopIfAsked(signal: AbortSignal): void {
 
 const own = sql`projection_name = ${queues.search.projection}`;
 
+/** What an earlier rebuild still owes is not forgotten: this one may fail at its take-over. */
 const announceTakeOver = async (db: Db, since: string) =>
-  await db.execute(sql`update projection_status set take_over_since = ${since}::xid8, updated_at = now() where ${own}`);
+  await db.execute(
+    sql`update projection_status set take_over_since = least(take_over_since, ${since}::xid8), updated_at = now() where ${own}`,
+  );
+
+const touchedAtOnce = 1000;
 
 /**
- * Appends events for what the index that was there last may have got in place of the new one, and for what the new one refuses: that must not be missing in silence.
- * Returns how many.
+ * Writes rows anew as they are, so that they have changed by now. What the new index refuses must not be missing in silence: each is owed an event, which will fail and say
+ * why, by whoever completes the take-over.
  */
-async function completeTakeOver(db: Db | Tx, since: string, refused: readonly string[]): Promise<number> {
-  const owed = sql`(${changedSince(since)} or id = any(${`{${refused.join(",")}}`}::uuid[]))`;
+async function touch(db: Db, rowIds: readonly string[]): Promise<void> {
+  for (let at = 0; at < rowIds.length; at += touchedAtOnce) {
+    const ids = `{${rowIds.slice(at, at + touchedAtOnce).join(",")}}`;
+    await db.execute(sql`update search_index set rank_score = rank_score where id = any(${ids}::uuid[])`);
+  }
+}
+
+/** Appends events for what the index that was there last may have got in place of the new one. Returns how many. */
+async function completeTakeOver(db: Db | Tx, since: string): Promise<number> {
   let count = 0;
-  for await (const events of appendPages(db, queues.search, owed)) count += events;
+  for await (const events of appendPages(db, queues.search, changedSince(since))) count += events;
   await db.execute(sql`update projection_status set take_over_since = null, updated_at = now() where ${own}`);
   return count;
 }
 
-/** The transaction since which events are owed; undefined when none are. */
+/** The transaction since which a take-over owes events; undefined when it owes none. */
 async function owedSince(db: Db | Tx): Promise<string | undefined> {
   const [left] = await db.execute<{ since: string }>(
     sql`select take_over_since::text as since from projection_status where ${own} and take_over_since is not null`,
   );
   return left?.since;
+}
+
+/**
+ * Whether a tombstone may be needed: a rebuild that has read what was alive then learns of its delete from the tombstone alone, and so does whoever completes a take-over. If
+ * not, no rebuild begins until the transaction ends.
+ */
+export async function needsTombstones(tx: Tx): Promise<boolean> {
+  return !(await lockRebuild(tx, queues.search.projection)) || (await owedSince(tx)) !== undefined;
 }
 
 /**
@@ -176,6 +198,6 @@ export async function completeInterruptedTakeOver(db: Db): Promise<number> {
     if (!(await lockRebuild(tx, queues.search.projection))) return 0;
     // Another worker may have done it since.
     const since = await owedSince(tx);
-    return since === undefined ? 0 : await completeTakeOver(tx, since, []);
+    return since === undefined ? 0 : await completeTakeOver(tx, since);
   });
 }
