@@ -12,9 +12,13 @@ type Floor = {
 
 /** Rows that commit within this time of their insert are never below the relaxed floor. */
 const relaxedMs = 2000;
-/** How long a row of a slower transaction waits. Longer where a look from the start takes long, because it meets all that a pinned xmin keeps: it gets a fiftieth of the time. */
+/**
+ * How long a row of a slower transaction waits. Longer where a look from the start takes long, because it meets all that a pinned xmin keeps: it gets a fiftieth of the time. But
+ * not for ever: it may have been slow for another reason, such as a lock.
+ */
 const resetMs = 3000;
 const resetShare = 50;
+const longestResetMs = 30_000;
 
 export function createFloor(): Floor {
   let tight = 0n;
@@ -34,7 +38,7 @@ export function createFloor(): Floor {
     },
     claimed: (now, tookMs, firstFresh, full) => {
       backlog = full;
-      if (now === resetAt) resetEveryMs = Math.max(resetMs, resetShare * tookMs);
+      if (now === resetAt) resetEveryMs = Math.min(longestResetMs, Math.max(resetMs, resetShare * tookMs));
       if (firstFresh !== undefined) {
         tight = firstFresh;
         if (firstFresh < relaxed) relaxed = firstFresh;
