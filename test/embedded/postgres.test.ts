@@ -192,6 +192,34 @@ test("a server that is killed while processes use it is started again by one of 
   }
 });
 
+test("a server that has lost one of its processes is still that of all who use it, and does not end with the first that leaves", async () => {
+  const dataDir = join(home, "backend");
+  const [one, other] = [await keepPostgres({ dataDir }), await keepPostgres({ dataDir })];
+  const open = () =>
+    postgres({ path: other.socketPath, user: "postgres", max: 1, fetch_types: false, onnotice: () => {} });
+  const [sql, victim] = [open(), open()];
+  try {
+    const members = async () =>
+      Number((await sql`select count(*) as n from pg_locks where locktype = 'advisory'`)[0]?.["n"]);
+    expect(await members()).toBe(2);
+    const startedAt = async () => String((await sql`select pg_postmaster_start_time()::text as at`)[0]?.["at"]);
+    const before = await startedAt();
+    const [backend] = await victim<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    process.kill(backend?.pid ?? 0, "SIGKILL");
+    await until("both are its members again", () =>
+      members().then(
+        (n) => n === 2,
+        () => false,
+      ),
+    );
+    await one.stop();
+    expect([await startedAt(), await members()]).toEqual([before, 1]);
+  } finally {
+    await Promise.all([sql, victim].map((client) => client.end({ timeout: 0 })));
+    await Promise.all([one.stop(), other.stop()]);
+  }
+});
+
 test("a stale postmaster.pid whose number now belongs to another process does not stop the start", async () => {
   await withServers(async (start) => {
     const dataDir = join(home, "reused");

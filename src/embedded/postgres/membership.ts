@@ -20,8 +20,12 @@ export interface Membership {
 /** Locks are per database and Wordloom's tables are in others: this number meets no other lock. */
 const MEMBERS = 0x776c;
 
+/** Until the server takes connections again: it recovers from a crash of one process within a moment. */
+const rejoinMs = 100;
+
 /** Joins the server behind a socket, or says why it refuses, as one does that starts up or shuts down. */
 export async function joinServer(socketPath: string): Promise<{ membership: Membership } | { refusal: unknown }> {
+  let member = false;
   const sql = postgres({
     path: socketPath,
     user: "postgres",
@@ -33,13 +37,21 @@ export async function joinServer(socketPath: string): Promise<{ membership: Memb
     fetch_types: false,
     connection: { application_name: "wordloom member" },
     onnotice: () => {},
+    // A server that loses one process ends all connections and goes on: whoever leaves then would be the last, and shut it down under the others.
+    onclose: () => setTimeout(() => void rejoin(), rejoinMs).unref(),
   });
+  async function rejoin(): Promise<void> {
+    // What fails ends with a connection that is closed, and is tried again.
+    if (member) await join().catch(() => undefined);
+  }
+  const join = () => sql`select pg_advisory_lock_shared(${MEMBERS})`;
   try {
-    await sql`select pg_advisory_lock_shared(${MEMBERS})`;
+    await join();
   } catch (refusal) {
     await sql.end({ timeout: 0 });
     return { refusal };
   }
+  member = true;
 
   return {
     membership: {
@@ -58,6 +70,7 @@ export async function joinServer(socketPath: string): Promise<{ membership: Memb
         }
       },
       async leave() {
+        member = false;
         const asked = (async () => {
           await sql`select pg_advisory_unlock_shared(${MEMBERS})`;
           const [row] = await sql<{ last: boolean }[]>`select pg_try_advisory_lock(${MEMBERS}) as last`;
@@ -71,7 +84,10 @@ export async function joinServer(socketPath: string): Promise<{ membership: Memb
           }),
         ]);
       },
-      close: () => sql.end({ timeout: 0 }),
+      close() {
+        member = false;
+        return sql.end({ timeout: 0 });
+      },
     },
   };
 }
