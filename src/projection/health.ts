@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { databaseErrorCode, isExhausted } from "../db/failure.ts";
+import { every } from "../pause.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
 export type WorkerState = "RUNNING" | "DEGRADED" | "DRAINING" | "STOPPED";
@@ -54,20 +55,6 @@ const exhaustedMs = 1000;
 /** A number with its point, as the reason is spelled: "10.0". */
 const asDecimal = (n: number) => (Number.isInteger(n) ? n.toFixed(1) : String(n));
 
-/** Calls `ask` now and again, never twice at once: an older answer would be taken for the newer one. */
-function keepAsking(ask: () => Promise<void>, intervalMs: number): ReturnType<typeof setInterval> {
-  let asking = false;
-  const once = () => {
-    if (asking) return;
-    asking = true;
-    void ask().finally(() => {
-      asking = false;
-    });
-  };
-  once();
-  return setInterval(once, intervalMs);
-}
-
 /** `db` is a pool of its own: a ping must not queue behind the work that it watches. That the work gets no connection is what claims tell. */
 export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSignals): Health {
   let lastTick = performance.now();
@@ -107,11 +94,12 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     }
   }
 
-  const beat = keepAsking(ping, options.pingIntervalMs);
-  const askTarget = async ({ ping: pinged }: NonNullable<typeof pingTarget>) => {
-    targetOk = await pinged();
-  };
-  const targetBeat = pingTarget && keepAsking(() => askTarget(pingTarget), pingTarget.intervalMs);
+  const stopPinging = every(options.pingIntervalMs, ping);
+  const stopAskingTarget =
+    pingTarget &&
+    every(pingTarget.intervalMs, async () => {
+      targetOk = await pingTarget.ping();
+    });
 
   const database = () => {
     if (failures > 0) return { ok: false, consecutive_failures: failures, last_error: lastError };
@@ -172,8 +160,8 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     live: () => report(notLive()),
     ready: () => report(notReady()),
     close: () => {
-      clearInterval(beat);
-      if (targetBeat !== null) clearInterval(targetBeat);
+      void stopPinging();
+      void stopAskingTarget?.();
     },
   };
 }

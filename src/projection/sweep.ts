@@ -5,6 +5,7 @@ import { readBacklog } from "../outbox/backlog.ts";
 import type { Queue } from "../outbox/queue.ts";
 import { reclaim } from "../outbox/reclaim.ts";
 import { type PruneStep, pruneDone, readOldestUnfinished } from "../outbox/retention.ts";
+import { every } from "../pause.ts";
 import type { DatabaseStep, WorkerSignals } from "../telemetry/worker-signals.ts";
 import { completeInterruptedTakeOver, needsTombstones } from "./search/rebuild.ts";
 
@@ -70,29 +71,14 @@ export function startSweep(
   signals: WorkerSignals,
   found: () => void,
 ): () => Promise<void> {
-  const running = new Set<Promise<void>>();
   const stopping = new AbortController();
-  const every = (ms: number, step: DatabaseStep, work: () => Promise<void>): (() => void) => {
-    if (ms <= 0) return () => undefined;
-    let busy = false;
-    const once = () => {
-      if (busy) return;
-      busy = true;
-      const run = work()
-        .catch((error: unknown) => signals.databaseFailed(step, failureReason(error), error))
-        .finally(() => {
-          busy = false;
-          running.delete(run);
-        });
-      running.add(run);
-    };
-    once();
-    const timer = setInterval(once, ms);
-    return () => clearInterval(timer);
-  };
+  const keep = (ms: number, step: DatabaseStep, work: () => Promise<void>) =>
+    ms <= 0
+      ? () => Promise.resolve()
+      : every(ms, () => work().catch((error: unknown) => signals.databaseFailed(step, failureReason(error), error)));
 
   const stops = [
-    every(options.reclaimIntervalMs, "reclaim", async () => {
+    keep(options.reclaimIntervalMs, "reclaim", async () => {
       while (!stopping.signal.aborted) {
         const rows = await reclaim(db, queue, options.workerId, options.maxProcessingMs, options.maxAttempts);
         if (rows.length === 0) return;
@@ -100,7 +86,7 @@ export function startSweep(
         found();
       }
     }),
-    every(gaugeIntervalMs, "backlog", async () => {
+    keep(gaugeIntervalMs, "backlog", async () => {
       signals.backlogRead(await readBacklog(db, queue, options.maxProcessingMs));
       const rebuild = await readRebuild(db, queue.projection);
       if (rebuild) signals.rebuildRead(rebuild);
@@ -110,7 +96,7 @@ export function startSweep(
         found();
       }
     }),
-    every(pruneIntervalMs, "prune", async () => {
+    keep(pruneIntervalMs, "prune", async () => {
       let events = 0;
       for (let from: bigint | null = 0n; from !== null && !stopping.signal.aborted; ) {
         const { pruned, next }: PruneStep = await pruneDone(db, queue, options.retentionHours, pruneStep, from);
@@ -127,7 +113,6 @@ export function startSweep(
   ];
   return async () => {
     stopping.abort();
-    for (const stop of stops) stop();
-    await Promise.all(running);
+    await Promise.all(stops.map((stop) => stop()));
   };
 }

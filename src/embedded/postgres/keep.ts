@@ -1,3 +1,4 @@
+import { every } from "../../pause.ts";
 import { type EmbeddedPostgres, type StartOptions, startPostgres } from "./start.ts";
 
 export type KeptPostgres = Pick<EmbeddedPostgres, "socketPath" | "createDatabase" | "stop">;
@@ -25,18 +26,10 @@ export async function keepPostgres(options: StartOptions): Promise<KeptPostgres>
     }
   }
 
-  let mending: Promise<void> | undefined;
-  const watch = setInterval(() => {
-    mending ??= mend().finally(() => {
-      mending = undefined;
-    });
-  }, watchMs);
-  watch.unref();
-
+  const stopWatching = every(watchMs, mend);
   let stopping: Promise<void> | undefined;
   const stop = async () => {
-    clearInterval(watch);
-    await mending;
+    await stopWatching();
     await server.stop();
   };
   return {
