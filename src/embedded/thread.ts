@@ -9,6 +9,8 @@ export type ToThread<Start extends object> = ({ readonly kind: "start" } & Start
 
 export type Thread<Listening extends object> = {
   readonly listening: Listening;
+  /** Resolves when the thread is over: stopped, or ended by an exception. */
+  readonly ended: Promise<void>;
   /** Lets running requests end, closes the data and ends the thread. Idempotent. */
   readonly stop: () => Promise<void>;
 };
@@ -53,6 +55,7 @@ export async function startThread<Listening extends object>(
     };
     return {
       listening,
+      ended: closed.promise,
       stop: () => {
         stopping ??= stop();
         return stopping;

@@ -9,6 +9,8 @@ export type FromWorker = FromThread<Listening>;
 export interface Engine {
   /** Where it answers: loopback only, no credentials. */
   readonly url: string;
+  /** Resolves when its thread is over, by `stop` or by an exception. */
+  readonly ended: Promise<void>;
   /** Lets running requests end, closes the data and ends the thread. */
   stop(): Promise<void>;
 }
@@ -26,9 +28,9 @@ const workerPath = import.meta.url.includes("/$bunfs/") ? "./embedded/elasticsea
  */
 export async function startEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<Engine> {
   const worker = new Worker(new URL(workerPath, import.meta.url).href);
-  const { listening, stop } = await startThread<Listening>(worker, "the embedded search engine", {
+  const { listening, ended, stop } = await startThread<Listening>(worker, "the embedded search engine", {
     dataDir,
     port,
   } satisfies Start);
-  return { url: `http://127.0.0.1:${listening.port}`, stop };
+  return { url: `http://127.0.0.1:${listening.port}`, ended, stop };
 }

@@ -1,4 +1,5 @@
 import { codeOf } from "../../errors.ts";
+import { every } from "../../pause.ts";
 import { type Engine, startEngine } from "./engine.ts";
 
 /** The engine of a data folder, whichever process runs it. */
@@ -20,16 +21,25 @@ const answers = (url: string): Promise<boolean> =>
 
 /**
  * Starts the engine on `dataDir`, or uses the one that another process runs there on the same port. When that one goes away, this process takes
- * over within a second, so that the processes of one machine may come and go in any order. Rejects as `startEngine` does, and when another process
- * has the data but does not answer on the port.
+ * over within a second, so that the processes of one machine may come and go in any order; so it does when an exception has ended its own. Rejects as `startEngine` does, and
+ * when another process has the data but does not answer on the port.
  */
-export async function joinEngine({ dataDir, port }: { dataDir: string; port: number }): Promise<SharedEngine> {
-  const adoptable = `http://127.0.0.1:${port}`;
+export async function joinEngine(options: { dataDir: string; port: number }): Promise<SharedEngine> {
+  const { dataDir } = options;
+  let { port } = options;
+  let adoptable = `http://127.0.0.1:${port}`;
   let own: Engine | undefined;
   /** Undefined when there is an engine to use now, else what is in the way for the moment. */
   const attempt = async (): Promise<Error | undefined> => {
     try {
-      own = await startEngine({ dataDir, port });
+      const engine = await startEngine({ dataDir, port });
+      own = engine;
+      // The one that comes after it is to be found where it was.
+      adoptable = engine.url;
+      port = Number(new URL(engine.url).port);
+      void engine.ended.then(() => {
+        own = undefined;
+      });
       return undefined;
     } catch (error) {
       if (!(error instanceof Error) || codeOf(error) !== "DATA_IN_USE") throw error;
@@ -47,26 +57,16 @@ export async function joinEngine({ dataDir, port }: { dataDir: string; port: num
   }
 
   let stopped = false;
-  let watching: Promise<unknown> = Promise.resolve();
-  let busy = false;
-  const watch = setInterval(() => {
-    if (own !== undefined || busy) return;
-    busy = true;
-    watching = answers(adoptable)
-      .then((well) => (well || stopped ? undefined : attempt()))
-      // Whoever needs the engine sees that it does not answer; the next turn tries again.
-      .catch(() => undefined)
-      .finally(() => {
-        busy = false;
-      });
-  }, watchMs);
-  watch.unref();
+  const stopWatching = every(watchMs, async () => {
+    if (own !== undefined || (await answers(adoptable)) || stopped) return;
+    // Whoever needs the engine sees that it does not answer; the next turn tries again.
+    await attempt().catch(() => undefined);
+  });
   return {
-    url: own?.url ?? adoptable,
+    url: adoptable,
     stop: async () => {
       stopped = true;
-      clearInterval(watch);
-      await watching;
+      await stopWatching();
       await own?.stop();
     },
   };
