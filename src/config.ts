@@ -29,7 +29,7 @@ type Field = TSchema &
   };
 const fields = Object.entries(schema.properties) as [Name, Field][];
 
-/** What a variable wants, in words. */
+/** What a variable accepts, in words. */
 function wanted(field: Field): string {
   if (field.enum) return `one of ${field.enum.join(", ")}`;
   if (field.format) return formats[field.format].wanted;
@@ -41,7 +41,7 @@ function wanted(field: Field): string {
     case "boolean":
       return "1 or 0 (also true/false, yes/no, on/off)";
     default:
-      return `text like ${field["pattern"]}`;
+      return `text matching ${field["pattern"]}`;
   }
 }
 
@@ -53,7 +53,7 @@ function classOf(raw: string): string {
   return `text of ${raw.length} characters`;
 }
 
-/** One of `values`, whatever its case, or what it is a synonym of; else as it is, and refused. */
+/** One of `values`, whatever its case, or the value it is a synonym of; anything else is returned unchanged, and refused. */
 function chosen(values: readonly string[], synonyms: Field["synonyms"], raw: string): string {
   const word = raw.trim().toLowerCase();
   return synonyms?.[word] ?? values.find((v) => v === word) ?? raw;
@@ -76,8 +76,8 @@ function parse(field: Field, raw: string): unknown {
 }
 
 /**
- * Reads the environment. An empty value counts as unset. Throws one CommandError (exit 2) that names every fault at once: the variable,
- * the class of what it holds (never the value), and what it wants.
+ * Reads the environment. An empty value counts as unset. Throws one CommandError (exit 2) that names every error at once: the variable,
+ * the class of its value (never the value), and what was expected.
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const values: Record<string, unknown> = {};
@@ -88,23 +88,23 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     const value = raw === undefined ? field.default : parse(field, raw);
     if (value === undefined) continue;
     if (Value.Check(field, value)) values[name] = value;
-    else faults.push(`${source ?? name} holds ${classOf(raw ?? "")}; it wants ${wanted(field)}`);
+    else faults.push(`${source ?? name} is ${classOf(raw ?? "")}; expected ${wanted(field)}`);
   }
   if (faults.length > 0)
     throw new CommandError("usage", `bad configuration\n${faults.map((f) => `  ${f}`).join("\n")}`);
   return values as Config;
 }
 
-/** Variables of the operator documents that there is nothing left to say with. */
+/** Variables of the operator documents that no longer have any effect. */
 export const former: Readonly<Record<string, string>> = {
-  OUTBOX_USE_ES_BULK: "whatever is sent goes in bulk requests",
-  OUTBOX_OP: "give `wordloom labs run` its `--op`",
+  OUTBOX_USE_ES_BULK: "everything is sent in bulk requests",
+  OUTBOX_OP: "use the `--op` flag of `wordloom labs run`",
   OUTBOX_EVENT_VERSION: "`wordloom labs run` writes its own events",
   OUTBOX_CREATE_SEARCH_INDEX_ROW: "`wordloom labs run` writes its own rows",
-  WORDLOOM_EVENT_BUS_TX_MODE: "a write and its events are one transaction",
+  WORDLOOM_EVENT_BUS_TX_MODE: "a write and its events always share one transaction",
 };
 
-/** Variables that look like ours and are not: a slip of the pen would otherwise be obeyed by nobody. */
+/** Variables that look like ours but are not: typos would otherwise be ignored silently. */
 export function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
   const known = new Set<string>([...fields.map(([name]) => name), ...Object.values(alternatives)]);
   return Object.keys(env).filter(

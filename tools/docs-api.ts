@@ -11,7 +11,7 @@ import { openMetrics } from "../src/telemetry/metrics.ts";
 import { apiSignals } from "../src/telemetry/request-signals.ts";
 import { openTracing } from "../src/telemetry/tracing.ts";
 
-/** The routes of the API as it is served; nothing is connected to. */
+/** The routes of the API as served; no connection is opened. */
 function routes(): readonly Route[] {
   const config = readConfig({});
   const database = openDatabase(parseDatabaseUrl("postgresql://nobody@localhost/nothing"), {
@@ -49,7 +49,7 @@ function fieldRows(schema: TSchema | undefined, where: string): string[] {
 
 function section({ method, path, summary, query, body }: Route): string {
   const rows = [...fieldRows(query, "query"), ...fieldRows(body, "body")];
-  const table = ["| Field | In | Required | What it is |", "|---|---|---|---|", ...rows].join("\n");
+  const table = ["| Field | In | Required | Accepts |", "|---|---|---|---|", ...rows].join("\n");
   return [`### ${method} ${path}`, summary, ...(rows.length === 0 ? [] : [table])].join("\n\n");
 }
 
@@ -61,43 +61,43 @@ const groups: readonly (readonly [title: string, prefix: string])[] = [
   ["Tags", "/api/v1/tags"],
   ["Search", "/api/v1/search"],
   ["Chronicle", "/api/v1/chronicle"],
-  ["The process", "/"],
+  ["Process", "/"],
 ];
 const methods = ["POST", "GET", "PATCH", "DELETE"];
 
 const introduction = `# HTTP API
 
-The tables are generated from the routes: \`bun tools/docs.ts\`. Nobody logs in yet: what is written belongs to \`DEV_USER_ID\`.
+The tables are generated from the routes: \`bun tools/docs.ts\`. There is no login yet: everything belongs to \`DEV_USER_ID\`.
 
     curl -X POST http://127.0.0.1:8000/api/v1/libraries -d '{"name":"Notes"}'
     curl 'http://127.0.0.1:8000/api/v1/libraries'
 
-- Bodies are JSON, whatever their content type says. A field that is not known is refused, a body above \`API_MAX_BODY_BYTES\` too.
-- A list is answered as \`{total, items, limit, offset}\`: \`items\` are at most \`limit\` (50 unless told) from the \`offset\`th on. A search has \`hits\` in place of \`items\`, and 20 of them.
-- A change leaves what is not given as it is; null empties a field that may be empty.
-- What is deleted is gone from every answer; a second delete is 409. Only the chronicle of a book outlives it, and holds nothing that was written.
+- Bodies are JSON, whatever their content type says. Unknown fields are refused, and so are bodies larger than \`API_MAX_BODY_BYTES\`.
+- Lists are returned as \`{total, items, limit, offset}\`, with at most \`limit\` items (50 by default) starting at \`offset\`. A search returns \`hits\` instead of \`items\`, 20 by default.
+- A PATCH leaves fields that are not given unchanged; null clears a field that may be empty.
+- Deleted entities disappear from every response; a second delete is answered with 409. Only a book's chronicle outlives it, and holds none of its text.
 
 ## Versions
 
-Every entity has a \`version\`, which each write raises; answers with one entity carry it as \`ETag\`. With \`If-Match\`, PATCH and DELETE write only over a version that it names, and answer 412
-\`VERSION_MISMATCH\` otherwise: so two who change the same block do not overwrite each other unseen.
+Every entity has a \`version\` that each write increments; responses with a single entity carry it as \`ETag\`. With \`If-Match\`, PATCH and DELETE apply only to a version that it names, and answer 412
+\`VERSION_MISMATCH\` otherwise, so two people who change the same block cannot silently overwrite each other.
 
     curl -i http://127.0.0.1:8000/api/v1/blocks/$BLOCK                                              # ETag: "3"
     curl -X PATCH http://127.0.0.1:8000/api/v1/blocks/$BLOCK -H 'If-Match: "3"' -d '{"content":"…"}'
 
-## To find a request again
+## Request ids
 
-Every answer has an \`X-Request-Id\`: the caller's own, where it is sent in the request (or as \`cid\` in the query), or a new one. It is in the request's log lines, its span and its entries in
-the chronicle as \`correlation_id\`. \`cache_bust\` in a query is ignored.
+Every response has an \`X-Request-Id\`: the one sent with the request (as a header, or as \`cid\` in the query), or a new one. It appears as \`correlation_id\` in the request's log lines, span
+and chronicle entries. \`cache_bust\` in a query is ignored.
 
-## Refusals
+## Errors
 
-Whatever is not 2xx is \`application/problem+json\` (RFC 9457) with \`code\`, \`detail\` and \`correlation_id\`, for a request that does not fit also with \`errors\`: where, and what would be right.
-Nothing of the request is echoed. 503 comes with \`Retry-After\`.`;
+Every response other than 2xx is \`application/problem+json\` (RFC 9457) with \`code\`, \`detail\` and \`correlation_id\`; for an invalid request also \`errors\`: where, and what was expected.
+Nothing from the request is echoed. 503 comes with \`Retry-After\`.`;
 
 function refusals(): string {
   const rows = Object.entries(problems).map(([code, [status, title]]) => `| \`${code}\` | ${status} | ${title} |`);
-  return ["| Code | Status | What it says |", "|---|---|---|", ...rows].join("\n");
+  return ["| Code | Status | Meaning |", "|---|---|---|", ...rows].join("\n");
 }
 
 /** docs/api.md. */

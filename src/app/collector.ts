@@ -25,7 +25,7 @@ async function start(config: Config, folder: string, flags: CollectorFlags): Pro
     throw new CommandError(
       "failed",
       taken
-        ? `port ${port} or ${queryPort} of the trace store is in use; set ${remedy} to free ones, or OTEL_EXPORTER_OTLP_ENDPOINT to the one that is there`
+        ? `port ${port} or ${queryPort} of the trace store is in use; set ${remedy} to free ones, or OTEL_EXPORTER_OTLP_ENDPOINT to the trace store already running`
         : `${messageOf(error)}; correct WORDLOOM_DATA_DIR, or set ${remedy}`,
       { cause: error },
     );

@@ -61,16 +61,16 @@ async function refuseOthers({ address, database: { db }, settings }: Store): Pro
   if (await others())
     throw new CommandError(
       "refused",
-      `a worker is at work on ${where}; stop it (what a killed drill has left ends within 15 minutes)`,
+      `a worker is running on ${where}; stop it (workers left by a killed drill exit within 15 minutes)`,
     );
   const backlogs = await Promise.all(Object.values(queues).map((queue) => readBacklog(db, queue, 0)));
   const waiting = backlogs.reduce((sum, { lag }) => sum + lag, 0);
   if (waiting === 0) return;
-  // A drill that was stopped; of its own database nobody misses anything.
+  // Left by a drill that was stopped: nobody misses them in the labs' own database.
   if (settings.address === undefined) return await dropUnfinished(db);
   throw new CommandError(
     "refused",
-    `the queues of ${where} hold ${waiting} of earlier events; run \`wordloom work\` until none is left`,
+    `the queues of ${where} still hold ${waiting} earlier events; run \`wordloom work\` until they are empty`,
   );
 }
 
@@ -81,7 +81,7 @@ export const alone = async <T>({ address, database: { db } }: Store, work: () =>
     if (!(await tryLock(tx, "wordloom labs")))
       throw new CommandError(
         "refused",
-        `another \`wordloom labs run\` is at work on ${describeAddress(address)}; wait until it has ended`,
+        `another \`wordloom labs run\` is running on ${describeAddress(address)}; wait until it has ended`,
       );
     return await work();
   });
@@ -150,7 +150,7 @@ export const storeAway =
   (error: unknown): never => {
     throw new CommandError(
       "unreachable",
-      `the trace store at ${shown(url)} does not answer as it should; start it or give --jaeger-url`,
+      `the trace store at ${shown(url)} does not answer as expected; start it or give --jaeger-url`,
       { cause: error },
     );
   };

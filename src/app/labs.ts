@@ -82,7 +82,7 @@ async function exportLab(
   if (changed === undefined || changed.length > 0)
     throw new CommandError(
       "unproven",
-      `${dir} is not as its run left it (${changed?.join(", ") ?? "the run did not end"}); nothing is added to it`,
+      `${dir} has changed since its run (${changed?.join(", ") ?? "the run did not end"}); nothing was added`,
     );
   const { settings, folder } = labsSettings(env);
   await using resources = new AsyncDisposableStack();
@@ -124,7 +124,7 @@ async function removeData(folder: string): Promise<void> {
   if (server && (await isPostmasterOf(cluster, server.pid)))
     throw new CommandError(
       "refused",
-      `a drill is at work in ${folder}, or was killed and left its Postgres (process ${server.pid}); end it first`,
+      `a drill is running in ${folder}, or was killed and left its Postgres behind (process ${server.pid}); end it first`,
     );
   rmSync(folder, { recursive: true, force: true });
 }

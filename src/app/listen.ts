@@ -7,7 +7,7 @@ export function listening<T>(host: string, port: number, remedy: string, listen:
   } catch (error) {
     const code = codeOf(error);
     if (code === "EINVAL" || code === "EADDRNOTAVAIL")
-      throw new CommandError("failed", `${host} is no address of this machine; correct --host or API_HOST`, {
+      throw new CommandError("failed", `${host} is not an address of this machine; correct --host or API_HOST`, {
         cause: error,
       });
     const why =

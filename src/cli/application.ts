@@ -33,11 +33,11 @@ const root = buildRouteMap({
       "Examples:",
       "  wordloom up                              everything in one process, nothing to install",
       "  wordloom import ~/notes --library Notes  read a folder of Markdown",
-      "  wordloom config                          what is set, and to what",
+      "  wordloom config                          every setting and its value",
       "",
       "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety,",
-      "10 the evidence of a drill does not hold (`labs verify`).",
-      "`wordloom COMMAND --help` tells more.",
+      "10 a drill's evidence failed verification (`labs verify`).",
+      "See `wordloom COMMAND --help` for more.",
     ].join("\n"),
   },
 });
@@ -81,6 +81,6 @@ export const application = buildApplication<Context>(
   },
   {
     help: help({ brief: "Print this help", defaultForRouteMap: true, formatting }),
-    version: versionFlag({ brief: "Print what this build is", info: { currentVersion: `wordloom ${stamped}` } }),
+    version: versionFlag({ brief: "Print version information", info: { currentVersion: `wordloom ${stamped}` } }),
   },
 );

@@ -7,29 +7,29 @@ type Flags = EnvFileFlag & CollectorFlags;
 const port = (brief: string) =>
   ({ kind: "parsed", parse: parsePort, optional: true, placeholder: "port", brief }) as const;
 
-/** Throws for anything but a whole number from 1 on. */
+/** Throws for anything but a positive whole number. */
 function parseCount(input: string): number {
   const count = /^[1-9]\d{0,8}$/.test(input) ? Number(input) : Number.NaN;
-  if (Number.isNaN(count)) throw new Error("it wants a whole number from 1 to 999999999");
+  if (Number.isNaN(count)) throw new Error("expected a whole number from 1 to 999999999");
   return count;
 }
 
 export const collector = buildCommand({
   docs: {
-    brief: "Keep traces and show them, as a small Jaeger",
+    brief: "Store traces and show them: a small Jaeger",
     fullDescription: [
       "Examples:",
       "  wordloom collector                       OTLP/HTTP on 4318, pages and Jaeger's query API on 16686",
       "  wordloom collector --memory --port 0 --query-port 0",
       "",
-      "Point OTEL_EXPORTER_OTLP_ENDPOINT at it and set WORDLOOM_TRACING_ENABLED=1. Both ports answer everything. There are no credentials: it listens on",
-      "127.0.0.1 unless --host says otherwise. It keeps the last spans in WORDLOOM_DATA_DIR. SIGTERM ends it, exit 0.",
+      "Point OTEL_EXPORTER_OTLP_ENDPOINT at it and set WORDLOOM_TRACING_ENABLED=1. Both ports serve everything. There is no authentication, so it listens",
+      "on 127.0.0.1 unless --host says otherwise. The most recent spans are kept in WORDLOOM_DATA_DIR. SIGTERM ends it, exit 0.",
     ].join("\n"),
   },
   parameters: {
     flags: {
-      port: port("Instead of EMBEDDED_COLLECTOR_PORT; 0 takes any free one"),
-      queryPort: port("Instead of EMBEDDED_COLLECTOR_QUERY_PORT; 0 takes any free one"),
+      port: port("Instead of EMBEDDED_COLLECTOR_PORT; 0 picks any free port"),
+      queryPort: port("Instead of EMBEDDED_COLLECTOR_QUERY_PORT; 0 picks any free port"),
       host: { kind: "parsed", parse: String, optional: true, placeholder: "address", brief: "Instead of 127.0.0.1" },
       maxSpans: {
         kind: "parsed",

@@ -5,7 +5,7 @@ import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJ
 type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
 
 /**
- * A secret for people: a URL keeps where it leads, anything else only that it is there. So does a URL with an @ after its host: a password with a / or # that is not
+ * A secret for people: a URL keeps its host and path, anything else shows only that it is set. So does a URL with an @ after its host: a password with a / or # that is not
  * percent-encoded reads as a path.
  */
 function redact(value: string): string {
@@ -37,28 +37,28 @@ function table(env: Env): string {
 
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
 
-/** docs/configuration.md. A test holds the file to it. */
+/** docs/configuration.md. A test compares the file with it. */
 export function configurationPage(): string {
   const lines = [
     "# Configuration",
     "",
-    "Everything is set by environment variables, read once at start. `--env-file FILE` lays a file of `NAME=value` lines over the environment: the file",
-    "wins. An empty value counts as unset. Faults are reported all at once, each with its variable, what it holds (never the value) and what it wants; the",
-    "exit code is then 2. `wordloom config` shows what is in force, without secrets.",
+    "Everything is set by environment variables, read once at start. `--env-file FILE` overrides it with a file of `NAME=value` lines. An empty",
+    "value counts as unset. All errors are reported at once, each with the variable, the kind of value found (never the value itself) and what was expected;",
+    "the exit code is then 2. `wordloom config` shows the effective values, without secrets.",
     "",
     "This page is generated: `wordloom config --markdown > docs/configuration.md`.",
   ];
   let group = "";
   for (const v of variables) {
     if (v.group !== group)
-      lines.push("", `## ${v.group}`, "", "| Variable | Default | Wants | Meaning |", "|---|---|---|---|");
+      lines.push("", `## ${v.group}`, "", "| Variable | Default | Accepts | Meaning |", "|---|---|---|---|");
     group = v.group;
-    const wants = v.wanted.startsWith("text like") ? "text" : v.wanted;
+    const accepts = v.wanted.startsWith("text matching") ? "text" : v.wanted;
     lines.push(
-      `| \`${v.name}\` | ${v.fallback === "" ? "–" : `\`${v.fallback}\``} | ${cell(wants)}${v.secret ? "; secret" : ""} | ${cell(v.description)} |`,
+      `| \`${v.name}\` | ${v.fallback === "" ? "–" : `\`${v.fallback}\``} | ${cell(accepts)}${v.secret ? "; secret" : ""} | ${cell(v.description)} |`,
     );
   }
-  lines.push("", "## Without effect", "", "Named in the operator documents; a start that finds one says so.", "");
+  lines.push("", "## Without effect", "", "Named in the operator documents. When one is set, start-up says so.", "");
   lines.push("| Variable | Because |", "|---|---|");
   for (const [name, why] of Object.entries(former)) lines.push(`| \`${name}\` | ${cell(why)} |`);
   return `${lines.join("\n")}\n`;
@@ -66,14 +66,14 @@ export function configurationPage(): string {
 
 export const config = buildCommand({
   docs: {
-    brief: "Show every variable and the value in force, without secrets",
+    brief: "Show every variable and its effective value, without secrets",
     fullDescription: [
       "Examples:",
-      "  wordloom config                          what is in force here",
-      "  wordloom config --env-file .env.test     what would be in force with that file",
+      "  wordloom config                          the values in effect here",
+      "  wordloom config --env-file .env.test     the values that file would give",
       "  wordloom config --json",
       "",
-      "The configuration is checked as every other command checks it: faults are listed all at once, exit code 2.",
+      "The configuration is checked as in every other command: all errors are listed at once, exit code 2.",
     ].join("\n"),
   },
   parameters: {

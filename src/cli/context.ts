@@ -16,13 +16,13 @@ export type Context = {
 
 export type EnvFileFlag = { readonly envFile?: string };
 
-/** `--env-file`, which every command takes that reads the configuration. */
+/** `--env-file`, taken by every command that reads the configuration. */
 export const envFileFlag = {
   kind: "parsed",
   parse: String,
   optional: true,
   placeholder: "file",
-  brief: "Variables as NAME=value lines; they win over the environment",
+  brief: "NAME=value lines that override the environment",
 } as const;
 
 export const jsonFlag = {
@@ -32,13 +32,13 @@ export const jsonFlag = {
   brief: "One JSON document on stdout",
 } as const;
 
-/** The environment of a command, with the file of `--env-file` laid over it. Names on stderr what looks like a slip of the pen. */
+/** The environment of a command, overridden by the file of `--env-file`. Names likely typos on stderr. */
 export function readEnv(context: Context, { envFile }: EnvFileFlag): Env {
   const env = envFile === undefined ? context.env : { ...context.env, ...readEnvFile(envFile) };
   for (const [name, why] of Object.entries(former))
     if (env[name] !== undefined) context.process.stderr.write(`wordloom: ${name} has no effect: ${why}\n`);
   for (const name of unknownVariables(env))
-    context.process.stderr.write(`wordloom: ${name} is not a variable that wordloom knows; see \`wordloom config\`\n`);
+    context.process.stderr.write(`wordloom: ${name} is not a known variable; see \`wordloom config\`\n`);
   return env;
 }
 
@@ -57,7 +57,7 @@ export const wholeNumber =
   (least: number, most: number) =>
   (input: string): number => {
     const n = /^\d+$/.test(input) && input.length <= String(most).length ? Number(input) : Number.NaN;
-    if (!(n >= least && n <= most)) throw new Error(`it wants a whole number from ${least} to ${most}`);
+    if (!(n >= least && n <= most)) throw new Error(`expected a whole number from ${least} to ${most}`);
     return n;
   };
 

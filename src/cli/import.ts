@@ -32,8 +32,8 @@ export const importCommand = buildCommand({
       "  wordloom import docs --library Docs --json",
       "",
       "Every .md or .markdown file becomes a book (titled by its first heading), every top-level element a block, every folder a bookshelf. The library is",
-      "created when missing. Import the folder again at any time: only what changed is written, and the book of a file that is gone is deleted. Books that",
-      "were made otherwise are left alone. Symbolic links, node_modules and names that start with a dot are passed over.",
+      "created when missing. Import the folder again at any time: only what changed is written, and a book whose file is gone is deleted. Books that no",
+      "import created are left alone. Symbolic links, node_modules and names that start with a dot are skipped.",
     ].join("\n"),
   },
   parameters: {
@@ -42,7 +42,7 @@ export const importCommand = buildCommand({
       parameters: [{ parse: String, placeholder: "dir", brief: "The folder" }],
     },
     flags: {
-      library: { kind: "parsed", parse: String, placeholder: "name", brief: "The library to read it into" },
+      library: { kind: "parsed", parse: String, placeholder: "name", brief: "The library to import into" },
       envFile: envFileFlag,
       json: jsonFlag,
     },
@@ -50,7 +50,7 @@ export const importCommand = buildCommand({
   async func(this: Context, flags: Flags, folder: string) {
     const library = flags.library.trim();
     if (library === "" || Array.from(library).length > 255 || /\p{Cc}/u.test(library))
-      throw new CommandError("usage", "--library wants a name of 1 to 255 characters, on one line");
+      throw new CommandError("usage", "--library must be a name of 1 to 255 characters, on one line");
     const { importFolder } = await import("../app/import.ts");
     const bar = progressBar(this, "files");
     const report = await importFolder(readEnv(this, flags), {
@@ -64,8 +64,8 @@ export const importCommand = buildCommand({
     if (report.failed.length > 0)
       throw new CommandError(
         "failed",
-        `${counted(report.failed.length, "file")} left out\n${report.failed.map((f) => `  ${f.path} ${f.reason}`).join("\n")}`,
+        `${counted(report.failed.length, "file")} skipped\n${report.failed.map((f) => `  ${f.path} ${f.reason}`).join("\n")}`,
       );
-    if (report.interrupted) throw new CommandError("failed", "stopped before the end; run it again to go on");
+    if (report.interrupted) throw new CommandError("failed", "stopped before the end; run it again to continue");
   },
 });

@@ -18,7 +18,7 @@ const unitMs: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 8
 function parseLookback(input: string): number {
   const [, count, unit = ""] = /^(\d{1,6})([mhd])$/.exec(input) ?? [];
   const ms = unitMs[unit];
-  if (ms === undefined) throw new Error("it wants a time back, as 30m, 1h or 2d");
+  if (ms === undefined) throw new Error("expected a duration, such as 30m, 1h or 2d");
   return Number(count) * ms;
 }
 
@@ -29,7 +29,7 @@ export const exportRun = buildCommand({
       "Example:",
       "  wordloom labs export es_down_connect --lookback 1h --limit 20",
       "",
-      "A run exports its traces itself. This asks again, later or with another limit: the trace store of the labs, or a Jaeger of your own.",
+      "Every run exports its own traces. This exports them again, later or with another limit, from the labs' trace store or a Jaeger of your own.",
     ].join("\n"),
   },
   parameters: {
@@ -39,9 +39,9 @@ export const exportRun = buildCommand({
       outdir,
       runId,
       jaegerUrl: jaeger,
-      service: flagOf(String, "name", "Whose operations are listed; the drill's own unless told"),
+      service: flagOf(String, "name", "Service whose operations are listed; default: the drill's own"),
       lookback: withDefault(parseLookback, "1h", "time", "How far back"),
-      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Traces of one question at most"),
+      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Maximum number of traces per query"),
     },
   },
   async func(this: Context, flags: ExportFlags, chosen: readonly DrillName[]) {
@@ -73,20 +73,20 @@ export const exportJaeger = buildCommand({
       "  wordloom labs export-jaeger --service wordloom-search-outbox-worker --lookback 1h --limit 20",
       "  wordloom labs export-jaeger --service wordloom-search-outbox-worker --outbox-event-id 4711",
       "",
-      "Keeps what Jaeger, or the trace store of `wordloom up` and `wordloom collector`, answers: services, operations and the traces that match.",
+      "Saves what Jaeger, or the trace store of `wordloom up` and `wordloom collector`, returns: services, operations and the matching traces.",
     ].join("\n"),
   },
   parameters: {
     flags: {
-      service: { kind: "parsed", parse: String, placeholder: "name", brief: "Whose traces" },
-      operation: flagOf(String, "name", "Only traces with such a span"),
+      service: { kind: "parsed", parse: String, placeholder: "name", brief: "Service whose traces are exported" },
+      operation: flagOf(String, "name", "Only traces with a span of this operation"),
       outboxEventId: flagOf(String, "id", "Only the traces of this event"),
       claimBatchId: flagOf(String, "id", "Only the traces of this batch"),
       lookback: withDefault(parseLookback, "24h", "time", "How far back"),
-      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Traces at most"),
+      limit: withDefault(wholeNumber(1, 1000), "20", "n", "Maximum number of traces"),
       jaegerUrl: jaeger,
-      outdir: withDefault(String, defaultExports, "folder", "Where they are kept"),
-      runId: flagOf(parseRunId, "name", "Instead of the time"),
+      outdir: withDefault(String, defaultExports, "folder", "Where the export is saved"),
+      runId: flagOf(parseRunId, "name", "Folder name; default: the current time"),
     },
   },
   async func(this: Context, flags: JaegerFlags) {

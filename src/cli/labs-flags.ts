@@ -5,28 +5,29 @@ import { type DrillName, defaultOutdir, drillNames } from "../labs/menu.ts";
 /** A drill's name, or `all`. Throws for anything else. */
 function parseScenario(input: string): readonly DrillName[] {
   const chosen = input === "all" ? drillNames : drillNames.filter((name) => name === input);
-  if (chosen.length === 0) throw new Error(`it wants one of ${drillNames.join(", ")}, or all`);
+  if (chosen.length === 0) throw new Error(`expected one of ${drillNames.join(", ")}, or all`);
   return chosen;
 }
 
-/** Reads a number of seconds, parts of one too. Throws for anything else. */
+/** Reads a number of seconds, fractions included. Throws for anything else. */
 export const seconds =
   (most: number) =>
   (input: string): number => {
     const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : Number.NaN;
-    if (!(n <= most)) throw new Error(`it wants a number from 0 to ${most}`);
+    if (!(n <= most)) throw new Error(`expected a number from 0 to ${most}`);
     return n;
   };
 
 /** A folder's name. Throws for anything that leads elsewhere. */
 export function parseRunId(input: string): string {
   if (!/^[\w-][\w.-]{0,63}$/.test(input))
-    throw new Error("it wants up to 64 letters, digits, dashes, underscores and dots, and no leading dot");
+    throw new Error("expected up to 64 letters, digits, dashes, underscores and dots, and no leading dot");
   return input;
 }
 
 function parseUrl(input: string): string {
-  if (!URL.canParse(input) || !/^https?:/.test(input)) throw new Error("it wants a URL, as http://127.0.0.1:16686");
+  if (!URL.canParse(input) || !/^https?:/.test(input))
+    throw new Error("expected a URL, such as http://127.0.0.1:16686");
   return input;
 }
 
@@ -44,10 +45,10 @@ export const runId = flagOf(parseRunId, "name", "Instead of the newest run");
 export const jaeger = flagOf(
   parseUrl,
   "url",
-  "Jaeger's query API, where OTEL_EXPORTER_OTLP_ENDPOINT names a Jaeger of your own; http://127.0.0.1:16686 unless told",
+  "Query API of your own Jaeger, when OTEL_EXPORTER_OTLP_ENDPOINT points to one; default: http://127.0.0.1:16686",
 );
 
-/** `20261123T142501`, by the clock on the wall, as the operator documents name runs. */
+/** `20261123T142501`, in local time, as the operator documents name runs. */
 export function timeName(now: Date): string {
   const two = (n: number) => String(n).padStart(2, "0");
   const date = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;

@@ -13,11 +13,11 @@ import {
 } from "./context.ts";
 import { flagOf, jaeger, outdir, parseRunId, scenario, seconds, timeName, withDefault } from "./labs-flags.ts";
 
-/** What fails an event for good. Throws for anything else. */
+/** A status that fails an event for good. Throws for anything else. */
 function parsePartialStatus(input: string): number {
   const status = wholeNumber(400, 499)(input);
   if ([401, 404, 408, 409, 429].includes(status))
-    throw new Error("it wants a status that fails an event for good, as 400");
+    throw new Error("expected a status that fails an event for good, such as 400");
   return status;
 }
 
@@ -38,14 +38,14 @@ export const run = buildCommand({
     brief: "Break something on purpose, mend it, and keep the evidence",
     fullDescription: [
       "Examples:",
-      "  wordloom labs run all                    every drill, some half a minute",
+      "  wordloom labs run all                    every drill, about half a minute",
       "  wordloom labs run es_down_connect --op delete",
       "",
       "Drills:",
       ...menu.map(({ name, letter, brief }) => `  ${name.padEnd(20)}${(letter ?? "").padEnd(3)}${brief}`),
       "",
-      "Real processes of this binary are broken from outside, on Postgres, a search engine and a trace store of the labs' own below WORDLOOM_DATA_DIR. With DATABASE_URL,",
-      "ELASTIC_URL and OTEL_EXPORTER_OTLP_ENDPOINT they are broken on those; no other worker may run there. WORDLOOM_ENV is test unless it says dev.",
+      "Real processes of this binary are broken from outside, on the labs' own Postgres, search engine and trace store below WORDLOOM_DATA_DIR, or on the servers",
+      "named by DATABASE_URL, ELASTIC_URL and OTEL_EXPORTER_OTLP_ENDPOINT; no other worker may run there. WORDLOOM_ENV is test unless it is set to dev.",
     ].join("\n"),
   },
   parameters: {
@@ -53,26 +53,36 @@ export const run = buildCommand({
     flags: {
       envFile: envFileFlag,
       outdir,
-      runId: flagOf(parseRunId, "name", "Instead of the time"),
+      runId: flagOf(parseRunId, "name", "Name of the run; default: the current time"),
       jaegerUrl: jaeger,
-      duration: withDefault(wholeNumber(1, 3600), "30", "seconds", "How long each thing that is waited for may take"),
-      metricsPort: flagOf(parsePort, "port", "The first worker's metrics; a free one unless told"),
-      "metrics-port-1": flagOf(parsePort, "port", "The same"),
-      "metrics-port-2": flagOf(parsePort, "port", "The second worker's"),
-      scrapeDelay: withDefault(seconds(60), "0", "seconds", "Between a worker's start and its first scrape"),
-      op: { kind: "enum", values: ["upsert", "delete"], default: "delete", brief: "es_down_connect: what waits" },
+      duration: withDefault(wholeNumber(1, 3600), "30", "seconds", "Maximum time for each wait"),
+      metricsPort: flagOf(parsePort, "port", "Metrics port of the first worker; default: any free port"),
+      "metrics-port-1": flagOf(parsePort, "port", "Alias of --metrics-port"),
+      "metrics-port-2": flagOf(parsePort, "port", "Metrics port of the second worker"),
+      scrapeDelay: withDefault(seconds(60), "0", "seconds", "Delay between a worker's start and its first scrape"),
+      op: {
+        kind: "enum",
+        values: ["upsert", "delete"],
+        default: "delete",
+        brief: "es_down_connect: op of the waiting events",
+      },
       triggerCount: flagOf(wholeNumber(1, 1000), "n", "How many tags are written"),
-      everyN: withDefault(wholeNumber(1, 1000), "2", "n", "es_429_inject: every so many requests are refused"),
-      bulkSize: withDefault(wholeNumber(2, 1000), "10", "n", "es_bulk_partial: events of a request"),
-      partialStatus: withDefault(parsePartialStatus, "400", "status", "es_bulk_partial: what the refused item is told"),
+      everyN: withDefault(wholeNumber(1, 1000), "2", "n", "es_429_inject: refuse every n-th item"),
+      bulkSize: withDefault(wholeNumber(2, 1000), "10", "n", "es_bulk_partial: events per request"),
+      partialStatus: withDefault(parsePartialStatus, "400", "status", "es_bulk_partial: status of the refused item"),
       breakClaimSleep: withDefault(
         seconds(30),
         "1",
         "seconds",
-        "db_claim_contention: between choosing events and taking them",
+        "db_claim_contention: wait between selecting events and claiming them",
       ),
-      leaseSeconds: withDefault(wholeNumber(1, 60), "3", "seconds", "stuck_reclaim: how long a lease is"),
-      deleteCount: withDefault(wholeNumber(1, 100), "2", "n", "duplicate_delivery: how often the delete comes again"),
+      leaseSeconds: withDefault(wholeNumber(1, 60), "3", "seconds", "stuck_reclaim: lease duration"),
+      deleteCount: withDefault(
+        wholeNumber(1, 100),
+        "2",
+        "n",
+        "duplicate_delivery: how many times the delete is repeated",
+      ),
       json: jsonFlag,
     },
   },
@@ -118,6 +128,6 @@ export const run = buildCommand({
     } finally {
       if (flags.json) printJson(this, runs);
     }
-    this.process.stderr.write("`wordloom labs verify` says whether it holds\n");
+    this.process.stderr.write("run `wordloom labs verify` to check the evidence\n");
   },
 });

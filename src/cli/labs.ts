@@ -13,14 +13,14 @@ const lineOf = ({ ok, name, expected, observed }: Check): string =>
 
 const verify = buildCommand({
   docs: {
-    brief: "Hold the evidence of a drill to what it promises",
+    brief: "Check a drill's evidence against what it promises",
     fullDescription: [
       "Examples:",
       "  wordloom labs verify all",
       "  wordloom labs verify stuck_reclaim --run-id 20261123T142501 --json",
       "",
-      "Reads the folder of the run and nothing else: metrics, rows, log lines and traces, and whether they are as the run left them. The result is kept as _result.json.",
-      "Exit code 10 when something does not hold.",
+      "Reads the folder of the run and nothing else: metrics, rows, log lines and traces, and whether they were changed since the run. The result is saved as",
+      "_result.json. Exit code 10 when a check fails.",
     ].join("\n"),
   },
   parameters: { positional: scenario, flags: { outdir, runId, json: jsonFlag } },
@@ -29,24 +29,25 @@ const verify = buildCommand({
     const verified = verifyLabs(chosen, flags.outdir, flags.runId);
     const results = verified.map(({ result }) => result);
     for (const { result, kept } of verified)
-      if (!kept) this.process.stderr.write(`wordloom: ${result.run_dir} cannot be written; _result.json is not kept\n`);
+      if (!kept)
+        this.process.stderr.write(`wordloom: ${result.run_dir} cannot be written; _result.json is not saved\n`);
     if (flags.json) printJson(this, results);
     else
       for (const { scenario: name, run_dir, ok, checks } of results)
         this.process.stdout.write(`${ok ? "ok  " : "FAIL"} ${name} ${run_dir}\n${checks.map(lineOf).join("\n")}\n`);
     const bad = results.filter(({ ok }) => !ok).map(({ scenario: name }) => name);
-    if (bad.length > 0) throw new CommandError("unproven", `the evidence of ${bad.join(", ")} does not hold`);
+    if (bad.length > 0) throw new CommandError("unproven", `the evidence of ${bad.join(", ")} failed verification`);
   },
 });
 
 const clean = buildCommand({
   docs: {
-    brief: "Take back what a drill may have left",
+    brief: "Clean up what a drill may have left behind",
     fullDescription: [
       "Examples:",
-      "  wordloom labs clean all --keep-last 10   keeps the newest ten runs of each drill",
-      "  wordloom labs clean es_write_block_4xx   the index of ELASTIC_URL takes writes again",
-      "  wordloom labs clean all --data           the labs' own Postgres, search engine and traces as well",
+      "  wordloom labs clean all --keep-last 10   keep the ten newest runs of each drill",
+      "  wordloom labs clean es_write_block_4xx   unblock writes to the index of ELASTIC_URL",
+      "  wordloom labs clean all --data           also the labs' own Postgres, search engine and traces",
     ].join("\n"),
   },
   parameters: {
@@ -54,12 +55,12 @@ const clean = buildCommand({
     flags: {
       envFile: envFileFlag,
       outdir,
-      keepLast: flagOf(wholeNumber(0, 100_000), "n", "Only the newest runs of each drill are kept"),
+      keepLast: flagOf(wholeNumber(0, 100_000), "n", "How many of the newest runs of each drill to keep"),
       data: {
         kind: "boolean",
         optional: true,
         withNegated: false,
-        brief: "What the labs keep below WORDLOOM_DATA_DIR",
+        brief: "Also remove the labs' data below WORDLOOM_DATA_DIR",
       },
     },
   },
@@ -72,7 +73,7 @@ const clean = buildCommand({
     const { keepLast, data = false } = flags;
     const gone = await cleanLabs(readEnv(this, flags), chosen, { outdir: flags.outdir, keepLast, data });
     this.process.stdout.write(
-      `${counted(gone.length, "run")} removed${data ? ", and what the labs' own servers held" : ""}\n`,
+      `${counted(gone.length, "run")} removed${data ? ", and the data of the labs' own servers" : ""}\n`,
     );
   },
 });
@@ -90,7 +91,7 @@ export const labs = buildRouteMap({
       "",
       "Examples:",
       "  wordloom labs run all && wordloom labs verify all",
-      "  wordloom labs run --help                 what there is to break",
+      "  wordloom labs run --help                 the list of drills",
     ].join("\n"),
   },
 });

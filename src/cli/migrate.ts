@@ -5,20 +5,20 @@ type Flags = EnvFileFlag & { dryRun?: boolean; json?: boolean };
 
 export const migrate = buildCommand({
   docs: {
-    brief: "Bring the database's tables up to this build",
+    brief: "Apply the migrations that this build needs",
     fullDescription: [
       "Examples:",
       "  wordloom migrate                         the embedded database",
       "  DATABASE_URL=postgresql://u:p@db/wordloom_prod WORDLOOM_ENV=prod wordloom migrate",
-      "  wordloom migrate --dry-run               only name what is missing",
+      "  wordloom migrate --dry-run               only list what is missing",
       "",
-      "All that is missing is applied in one transaction: it is there as a whole or not at all. Of many that start at once, one migrates and the rest wait.",
+      "All missing migrations are applied in one transaction, all or nothing. When several processes start at once, one migrates and the others wait.",
     ].join("\n"),
   },
   parameters: {
     flags: {
       envFile: envFileFlag,
-      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "Name what is missing and change nothing" },
+      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "List what is missing and change nothing" },
       json: jsonFlag,
     },
   },

@@ -16,7 +16,7 @@ function summary(report: RebuildReport): string {
   switch (report.kind) {
     case "rebuilt": {
       const meanwhile = report.changed === 0 ? "" : `, ${counted(report.changed, "change")} made meanwhile included`;
-      return `${counted(report.documents, "document")} ${took}${meanwhile}; ${report.index} is searched from now on`;
+      return `${counted(report.documents, "document")} ${took}${meanwhile}; searches now use ${report.index}`;
     }
     case "rewritten":
       return `${counted(report.events, "chronicle event")} ${took}, ${report.written} of the entries written`;
@@ -32,22 +32,22 @@ const mostNamed = 20;
 function refusals(refused: readonly { readonly id: string; readonly error: string }[]): string {
   const named = refused.slice(0, mostNamed).map(({ id, error }) => `  ${id} ${error}`);
   const more = refused.length > mostNamed ? [`  and ${refused.length - mostNamed} more`] : [];
-  const what = `${counted(refused.length, "document")} refused by Elasticsearch; each has an event in the queue again, which fails with the reason`;
+  const what = `${counted(refused.length, "document")} refused by Elasticsearch; an event was queued for each, which fails with the reason`;
   return [what, ...named, ...more].join("\n");
 }
 
 export const rebuild = buildCommand({
   docs: {
-    brief: "Make the search index, or the chronicle's entries, anew from Postgres",
+    brief: "Rebuild the search index or the chronicle's entries from Postgres",
     fullDescription: [
       "Examples:",
       "  wordloom rebuild                          a new index, which takes the old one's place when it is complete",
-      "  wordloom rebuild --emit-outbox            an event for each document instead; the workers write what the index lacks",
+      "  wordloom rebuild --emit-outbox            queue an event for each document instead; the workers write what the index lacks",
       "  wordloom rebuild --projection chronicle   the entries that are missing or differ",
       "",
-      "For an Elasticsearch that is new, was lost, or holds what it should not. Everything goes on meanwhile: the old index is searched until the new one takes over",
-      "in one step, and what was written meanwhile is in it. Whatever stops a rebuild, the old index stays as it was. With --emit-outbox a document that the",
-      "index has in its newest version stays as it is there, and what should not be there stays too.",
+      "For an Elasticsearch that is new, has lost its data, or holds documents it should not. Nothing has to be stopped: the old index is searched until the new one",
+      "takes over in one step, including what was written meanwhile. If a rebuild is interrupted, the old index is untouched. With --emit-outbox, documents that are",
+      "already in the index in their newest version are not rewritten, and documents that should not be there stay.",
     ].join("\n"),
   },
   parameters: {
@@ -58,14 +58,14 @@ export const rebuild = buildCommand({
         kind: "boolean",
         optional: true,
         withNegated: false,
-        brief: "Put an event for each row into the queue, and leave the rest to the workers",
+        brief: "Queue an event for each row and leave the rest to the workers",
       },
       truncate: {
         kind: "boolean",
         optional: true,
         withNegated: false,
         brief:
-          "Has no effect; accepted for scripts that pass it: search_index is part of every write, and a new index is empty at first",
+          "No effect; accepted for scripts that pass it: every write updates search_index, and a new index starts empty",
       },
       json: jsonFlag,
     },

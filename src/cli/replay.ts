@@ -14,7 +14,7 @@ type Flags = EnvFileFlag & {
 };
 
 const text = (input: string): string => {
-  if (input.trim() === "" || input.length > 120) throw new Error("it wants 1 to 120 characters");
+  if (input.trim() === "" || input.length > 120) throw new Error("expected 1 to 120 characters");
   return input.trim();
 };
 
@@ -22,12 +22,12 @@ const count = wholeNumber(1, 9_999_999);
 
 const hours = (input: string): number => {
   const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : 0;
-  if (n <= 0) throw new Error("it wants a number of hours above 0");
+  if (n <= 0) throw new Error("expected a number of hours above 0");
   return n;
 };
 
 const id = (input: string): bigint => {
-  if (!/^\d{1,18}$/.test(input)) throw new Error("it wants the number of an event");
+  if (!/^\d{1,18}$/.test(input)) throw new Error("expected the numeric id of an event");
   return BigInt(input);
 };
 
@@ -36,34 +36,39 @@ export const replay = buildCommand({
     brief: "Put failed events back into their queue, recording who and why",
     fullDescription: [
       "Examples:",
-      '  wordloom replay --by ops --reason "mapping fixed" --limit 100 --dry-run   which events that would be',
+      '  wordloom replay --by ops --reason "mapping fixed" --limit 100 --dry-run   list the events only',
       '  wordloom replay --by ops --reason "mapping fixed" --limit 100',
       "  wordloom replay --by ops --reason retest --projection chronicle --id 4711 --id 4712",
       "",
-      "A failed event never comes back by itself. Each one that is replayed leaves a row in outbox_replays: who, when, why, and why it had failed.",
-      "Of the events that match, the oldest go first and no more than --limit.",
+      "A failed event never comes back by itself. Each replayed event leaves a row in outbox_replays: who, when, why, and why it had failed.",
+      "Matching events are replayed oldest first, at most --limit of them.",
     ].join("\n"),
   },
   parameters: {
     flags: {
       envFile: envFileFlag,
-      by: { kind: "parsed", parse: text, placeholder: "who", brief: "Who asks for it; kept for ever" },
-      reason: { kind: "parsed", parse: text, placeholder: "why", brief: "Why it will succeed now; kept for ever" },
-      limit: { kind: "parsed", parse: count, default: "1000", placeholder: "n", brief: "How many at most" },
-      projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Whose queue" },
+      by: { kind: "parsed", parse: text, placeholder: "who", brief: "Who is replaying; recorded permanently" },
+      reason: {
+        kind: "parsed",
+        parse: text,
+        placeholder: "why",
+        brief: "Why it will succeed now; recorded permanently",
+      },
+      limit: { kind: "parsed", parse: count, default: "1000", placeholder: "n", brief: "Maximum number of events" },
+      projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Which queue" },
       entityType: {
         kind: "parsed",
         parse: text,
         optional: true,
         placeholder: "type",
-        brief: "Only events of this kind of entity",
+        brief: "Only events of this entity type",
       },
       sinceHours: {
         kind: "parsed",
         parse: hours,
         optional: true,
         placeholder: "hours",
-        brief: "Only events that failed within so many hours",
+        brief: "Only events that failed within the last n hours",
       },
       id: {
         kind: "parsed",
@@ -73,7 +78,7 @@ export const replay = buildCommand({
         placeholder: "event",
         brief: "Only these events",
       },
-      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "Name the events and change nothing" },
+      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "List the events and change nothing" },
       json: jsonFlag,
     },
   },

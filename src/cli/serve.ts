@@ -8,7 +8,7 @@ export const portFlag = {
   parse: parsePort,
   optional: true,
   placeholder: "port",
-  brief: "Instead of API_PORT; 0 takes any free one",
+  brief: "Instead of API_PORT; 0 picks any free port",
 } as const;
 
 export const hostFlag = {
@@ -21,14 +21,14 @@ export const hostFlag = {
 
 export const serve = buildCommand({
   docs: {
-    brief: "Answer the HTTP API",
+    brief: "Serve the HTTP API",
     fullDescription: [
       "Examples:",
       "  wordloom serve                           on 127.0.0.1:8000",
       "  wordloom serve --host 0.0.0.0 --port 80",
       "",
-      "The database must be migrated (`wordloom migrate`). Run as many as you like on one database; `wordloom work` carries what they write to search.",
-      "SIGTERM: no new requests, those in flight are answered, exit 0. A second signal leaves at once.",
+      "The database must be migrated (`wordloom migrate`). Run as many as you like on one database; `wordloom work` brings what they write into search.",
+      "SIGTERM: no new requests, those in flight are answered, exit 0. A second signal exits at once.",
     ].join("\n"),
   },
   parameters: { flags: { host: hostFlag, port: portFlag, envFile: envFileFlag } },

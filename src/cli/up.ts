@@ -5,7 +5,7 @@ import { hostFlag, portFlag } from "./serve.ts";
 
 type Flags = EnvFileFlag & { host?: string; port?: number; welcome: boolean };
 
-/** What is told when everything answers. */
+/** What is printed once everything answers. */
 function greeting({ url, tracesUrl, migrations, welcomed, seconds }: Ready): string {
   return [
     `wordloom is up at ${url} (${seconds.toFixed(1)} s)`,
@@ -17,7 +17,7 @@ function greeting({ url, tracesUrl, migrations, welcomed, seconds }: Ready): str
     ...(tracesUrl === null ? [] : [`  traces   ${tracesUrl}`]),
     "Try:",
     `  curl '${url}/api/v1/search?q=outbox'`,
-    "Ctrl-C ends it.",
+    "Press Ctrl-C to stop.",
     "",
   ].join("\n");
 }
@@ -31,16 +31,16 @@ export const up = buildCommand({
       "  wordloom up --port 8080 --no-welcome",
       "  DATABASE_URL=postgresql://u:p@db/wordloom ELASTIC_URL=http://es:9200 wordloom up",
       "",
-      "Without DATABASE_URL and ELASTIC_URL it runs the PostgreSQL and the search engine that it brings along, with their data in WORDLOOM_DATA_DIR.",
-      'Migrations are applied. A database that never held a library gets the documentation as the library "Welcome".',
-      "Logs start at the level warn; set LOG_LEVEL to hear more. SIGTERM or Ctrl-C finishes what is in hand and ends everything, exit 0. A second one leaves at once.",
+      "Without DATABASE_URL and ELASTIC_URL it runs the bundled PostgreSQL and search engine, with their data in WORDLOOM_DATA_DIR.",
+      'Pending migrations are applied. A database that never held a library gets the documentation as the library "Welcome".',
+      "Logs start at level warn; set LOG_LEVEL to see more. SIGTERM or Ctrl-C finishes the work in hand and stops everything, exit 0. A second one exits at once.",
     ].join("\n"),
   },
   parameters: {
     flags: {
       host: hostFlag,
       port: portFlag,
-      welcome: { kind: "boolean", default: true, brief: "Import the documentation on a first start" },
+      welcome: { kind: "boolean", default: true, brief: "Import the documentation on the first start" },
       envFile: envFileFlag,
     },
   },

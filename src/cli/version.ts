@@ -5,7 +5,7 @@ import { type Context, jsonFlag, printJson } from "./context.ts";
 const [release = stamped, commit = "dev"] = stamped.split("+");
 
 export const version = buildCommand({
-  docs: { brief: "Print what this build is: release, commit, Bun" },
+  docs: { brief: "Print version information: release, commit, Bun" },
   parameters: { flags: { json: jsonFlag } },
   func(this: Context, flags: { json?: boolean }) {
     if (flags.json) printJson(this, { version: release, commit, bun: Bun.version });

@@ -5,21 +5,21 @@ type Flags = EnvFileFlag & { workerId?: string; projection?: "search" | "chronic
 
 /** As OUTBOX_WORKER_ID. Throws for anything else. */
 function parseWorkerId(input: string): string {
-  if (!/^[\x21-\x7e]{1,100}$/.test(input)) throw new Error("it wants 1 to 100 printable ASCII characters, no spaces");
+  if (!/^[\x21-\x7e]{1,100}$/.test(input)) throw new Error("expected 1 to 100 printable ASCII characters, no spaces");
   return input;
 }
 
 export const work = buildCommand({
   docs: {
-    brief: "Deliver what was written to the search index and the chronicle",
+    brief: "Project committed writes into the search index and the chronicle",
     fullDescription: [
       "Examples:",
       "  wordloom work                            both projections in one process",
       "  wordloom work --projection search --worker-id w1",
       "",
       "The database must be migrated (`wordloom migrate`). Run as many as you like on one database: they share the work through leases.",
-      "Metrics are on OUTBOX_METRICS_PORT, /livez, /readyz and /healthz on OUTBOX_HTTP_PORT: a second worker on one machine needs ports of its own.",
-      "SIGTERM: no new work, what is in hand is finished or given back within OUTBOX_SHUTDOWN_GRACE_SECONDS, exit 0. A second signal leaves at once.",
+      "Metrics are on OUTBOX_METRICS_PORT; /livez, /readyz and /healthz on OUTBOX_HTTP_PORT. A second worker on the same machine needs its own ports.",
+      "SIGTERM: no new work; work in hand is finished or given back within OUTBOX_SHUTDOWN_GRACE_SECONDS, exit 0. A second signal exits at once.",
     ].join("\n"),
   },
   parameters: {
@@ -35,7 +35,7 @@ export const work = buildCommand({
         kind: "enum",
         values: ["search", "chronicle"],
         optional: true,
-        brief: "Only this one",
+        brief: "Run only this projection",
       },
       envFile: envFileFlag,
     },

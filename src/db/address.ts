@@ -52,7 +52,7 @@ function readPem(parameters: URLSearchParams, name: keyof typeof files, bad: Bad
     throw bad(`names an ${name} that cannot be read (${whyOf(error)})`);
   }
   const { header, what } = files[name];
-  if (!header.test(text)) throw bad(`names an ${name} that holds no ${what} (PEM)`);
+  if (!header.test(text)) throw bad(`names an ${name} that contains no ${what} (PEM)`);
   return text;
 }
 
@@ -99,7 +99,7 @@ function readVerification(parameters: URLSearchParams, bad: Bad): Pick<Tls, "tls
   const tls = tlsModes[parameters.get("sslmode") ?? "prefer"];
   if (tls === undefined) throw bad(`has an unknown sslmode (known: ${Object.keys(tlsModes).join(", ")})`);
   const file = parameters.get("sslrootcert") ?? "";
-  if (file === "system" && tls !== "full") throw bad("has sslrootcert=system, which wants sslmode=verify-full");
+  if (file === "system" && tls !== "full") throw bad("has sslrootcert=system, which requires sslmode=verify-full");
   if (file === "system" || tls === "off") return { tls };
   const rootCertificates = readPem(parameters, "sslrootcert", bad);
   if (rootCertificates === undefined) return { tls: tls === "ca" ? "full" : tls };
@@ -112,7 +112,7 @@ function readClient(parameters: URLSearchParams, tls: Tls["tls"], bad: Bad): Tls
   if (cert === undefined && key === undefined) return undefined;
   if (key === undefined) throw bad("has sslcert without sslkey");
   if (cert === undefined) throw bad("has sslkey without sslcert");
-  if (tls === "off") throw bad("has sslcert, which wants sslmode=require, verify-ca or verify-full");
+  if (tls === "off") throw bad("has sslcert, which requires sslmode=require, verify-ca or verify-full");
   try {
     createSecureContext({ cert, key });
   } catch (error) {
@@ -129,7 +129,7 @@ function readRevocations(parameters: URLSearchParams, verified: Tls, bad: Bad): 
   // Of several lists in one text the TLS library takes the first alone.
   const lists = text.split(/(?=-----BEGIN )/).filter((block) => files.sslcrl.header.test(block));
   if (verified.rootCertificates === undefined)
-    throw bad("has sslcrl, which wants an sslrootcert, with sslmode=require, verify-ca or verify-full");
+    throw bad("has sslcrl, which requires an sslrootcert, with sslmode=require, verify-ca or verify-full");
   try {
     createSecureContext({ crl: lists });
   } catch (error) {
@@ -171,7 +171,7 @@ export function parseDatabaseUrl(text: string): DatabaseAddress {
   if (database === "") throw bad("names no database");
   const host = given("host", url.hostname.replace(/^\[(.*)\]$/, "$1"));
   const port = given("port", url.port || "5432");
-  if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65_535) throw bad("has a port that is none");
+  if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65_535) throw bad("has an invalid port");
   const password = given("password", before.password);
   const folder = host.startsWith("/");
   return {

@@ -88,11 +88,12 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
   const code = databaseErrorCode(error) ?? "unknown error";
   if (code.includes("_ALERT_"))
     return `${where} broke off the TLS handshake (${code}); correct sslcert and sslkey in DATABASE_URL`;
-  if (code === "CERT_REVOKED") return `${where} shows a certificate that its authority has revoked, as sslcrl says`;
+  if (code === "CERT_REVOKED")
+    return `${where} presents a certificate that its authority has revoked, according to sslcrl`;
   if (code.includes("CRL"))
-    return `${where} shows a certificate that the lists of sslcrl do not vouch for (${code}); each authority needs one that is in force`;
+    return `${where} presents a certificate that cannot be checked against the lists in sslcrl (${code}); each authority needs a current list`;
   if (isUntrusted(code))
-    return `${where} shows a certificate that is not trusted (${code}); name its authority's with sslrootcert in DATABASE_URL, or correct the host`;
+    return `${where} presents a certificate that is not trusted (${code}); name its authority's certificate with sslrootcert in DATABASE_URL, or correct the host`;
   switch (code) {
     case "ECONNREFUSED":
     case "ENOENT":
@@ -107,7 +108,7 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
       return `${where} does not answer; correct DATABASE_URL or the network`;
     case "CONNECTION_CLOSED":
     case "ECONNRESET":
-      return `${where} closed the connection; is it a Postgres that is up? Else correct DATABASE_URL`;
+      return `${where} closed the connection; make sure Postgres is running there, or correct DATABASE_URL`;
     case "25006":
       return `${where} takes no writes; name the primary in DATABASE_URL`;
     case "28P01":
@@ -118,9 +119,9 @@ export function explainDatabaseError(address: DatabaseAddress, error: unknown): 
     case "42P01":
       return `${where} lacks a table; run \`wordloom migrate\``;
     case "42501":
-      return `${where} does not give this user what it needs; grant it, or correct DATABASE_URL`;
+      return `${where} does not give this user the privileges it needs; grant them, or correct DATABASE_URL`;
     case "TLS_REFUSED":
-      return `${where} does not speak TLS, which sslmode asks for; correct DATABASE_URL`;
+      return `${where} does not support TLS, which sslmode requires; correct DATABASE_URL`;
     default:
       // Never the message: drizzle's holds all that was to be written.
       return `${where} failed (${code})`;

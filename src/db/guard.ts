@@ -33,12 +33,12 @@ export function checkAddress(environment: Environment, address: DatabaseAddress,
   if (environment === "dev" || environment === "test") {
     if (named !== environment || !address.database.startsWith("wordloom_"))
       throw refuse(
-        `WORDLOOM_ENV=${environment} wants the database wordloom_${environment}; DATABASE_URL names another`,
+        `WORDLOOM_ENV=${environment} requires the database wordloom_${environment}; DATABASE_URL names another`,
       );
     const local = ["localhost", "127.0.0.1", "::1"].includes(address.host) && address.port === 5435;
     if (address.socketPath === undefined && !local)
       throw refuse(
-        `WORDLOOM_ENV=${environment} wants Postgres at localhost:5435 or on a unix socket; DATABASE_URL names another host or port`,
+        `WORDLOOM_ENV=${environment} requires Postgres at localhost:5435 or on a unix socket; DATABASE_URL names another host or port`,
       );
   } else if (named !== undefined) {
     throw refuse(
@@ -50,7 +50,7 @@ export function checkAddress(environment: Environment, address: DatabaseAddress,
     throw refuse(
       testIndex
         ? `ELASTIC_INDEX is a test index, but WORDLOOM_ENV is ${environment}; set another ELASTIC_INDEX`
-        : "WORDLOOM_ENV=test wants an ELASTIC_INDEX that starts with wordloom-test-",
+        : "WORDLOOM_ENV=test requires an ELASTIC_INDEX that starts with wordloom-test-",
     );
 }
 

@@ -92,7 +92,7 @@ function watch(socket: Socket, deadlineMs: number): void {
     overdue = setTimeout(
       () =>
         socket.destroy(
-          Object.assign(new Error(`Postgres owed an answer for ${deadlineMs} ms`), { code: "ANSWER_TIMEOUT" }),
+          Object.assign(new Error(`Postgres has not answered for ${deadlineMs} ms`), { code: "ANSWER_TIMEOUT" }),
         ),
       deadlineMs,
     );
@@ -143,7 +143,7 @@ async function secure(socket: Socket, address: DatabaseAddress, timeoutMs: numbe
   const answer = await until(socket, "data", timeoutMs);
   if (answer?.[0] !== 0x53) {
     socket.destroy();
-    throw Object.assign(new Error("the server does not speak TLS, but sslmode asks for it"), { code: "TLS_REFUSED" });
+    throw Object.assign(new Error("the server does not support TLS, but sslmode requires it"), { code: "TLS_REFUSED" });
   }
   const tls = connectTls({
     socket,

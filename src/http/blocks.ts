@@ -71,7 +71,7 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
         const page = pageOf(query);
         return answerPage(await listBlocks(desk.db, query.book_id, page), page, shown);
       },
-      { query: listing, detail: { summary: "Lists the blocks of a book, in the order in which they are read." } },
+      { query: listing, detail: { summary: "Lists the blocks of a book, in reading order." } },
     )
     .patch(
       `${path}/:id`,
@@ -95,7 +95,7 @@ export function blockRoutes(app: Elysia, desk: Desk): void {
         params: idParams,
         detail: {
           summary:
-            "Changes the fields that are given; `position_after_id` moves the block to after that one, or to the start (null).",
+            "Changes the given fields; `position_after_id` moves the block after that one, or to the start (null).",
         },
       },
     );

@@ -56,7 +56,7 @@ export function bookRoutes(app: Elysia, desk: Desk): void {
         const page = pageOf(query);
         return answerPage(await listBooks(desk.db, query.bookshelf_id, page), page, shown);
       },
-      { query: listing, detail: { summary: "Lists the books on a bookshelf, in the order in which they came." } },
+      { query: listing, detail: { summary: "Lists the books on a bookshelf, in the order in which they were added." } },
     )
     .patch(
       `${path}/:id`,
@@ -73,7 +73,7 @@ export function bookRoutes(app: Elysia, desk: Desk): void {
         parse,
         body: patch,
         params: idParams,
-        detail: { summary: "Changes the fields that are given; `bookshelf_id` moves the book within its library." },
+        detail: { summary: "Changes the given fields; `bookshelf_id` moves the book within its library." },
       },
     );
   entityRoutes(app, desk, path, shown, readBook, deleteBook, "Deletes the book with its blocks.");

@@ -58,7 +58,7 @@ export function bookshelfRoutes(app: Elysia, desk: Desk): void {
         const expected = expectedVersions(request);
         return answer(shown(await writeFor(desk, request, (unit) => changeBookshelf(unit, params.id, body, expected))));
       },
-      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the given fields." } },
     );
   entityRoutes(app, desk, path, shown, readBookshelf, deleteBookshelf, "Deletes the bookshelf with its books.");
 }

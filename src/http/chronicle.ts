@@ -34,7 +34,7 @@ export function chronicleRoutes(app: Elysia, desk: Desk): void {
     {
       params: idParams,
       query: listing,
-      detail: { summary: "Tells what happened to a book and its blocks, the last first; also of a deleted book." },
+      detail: { summary: "Lists what happened to a book and its blocks, newest first; works for deleted books too." },
     },
   );
 }

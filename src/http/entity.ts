@@ -66,7 +66,7 @@ export function entityRoutes<T>(
   app
     .get(`${path}/:id`, async ({ params }) => answer(shown(await read(desk.db, params.id))), {
       params: idParams,
-      detail: { summary: "Reads one." },
+      detail: { summary: "Returns one by id." },
     })
     .delete(
       `${path}/:id`,

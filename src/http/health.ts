@@ -34,9 +34,9 @@ export function healthRoutes(
 ): void {
   app
     .get("/api/v1/health", () => ({ status: "healthy", version: packageJson.version }), {
-      detail: { summary: "Says which version answers." },
+      detail: { summary: "Returns the version of the running build." },
     })
-    .get("/livez", () => ({ status: "alive" }), { detail: { summary: "Says that the process lives." } })
+    .get("/livez", () => ({ status: "alive" }), { detail: { summary: "Liveness: answers while the process runs." } })
     .get(
       "/readyz",
       async () => {
@@ -45,8 +45,8 @@ export function healthRoutes(
         return { status: "ready" };
       },
       {
-        detail: { summary: "Says whether requests are taken: the database answers, and the process is not stopping." },
+        detail: { summary: "Readiness: the database answers, and the process is not stopping." },
       },
     )
-    .get("/metrics", ({ request }) => metrics(request), { detail: { summary: "Metrics, as Prometheus reads them." } });
+    .get("/metrics", ({ request }) => metrics(request), { detail: { summary: "Metrics in Prometheus format." } });
 }

@@ -63,7 +63,7 @@ export function libraryRoutes(app: Elysia, desk: Desk): void {
         const expected = expectedVersions(request);
         return answer(shown(await writeFor(desk, request, (unit) => changeLibrary(unit, params.id, change, expected))));
       },
-      { parse, body: patch, params: idParams, detail: { summary: "Changes the fields that are given." } },
+      { parse, body: patch, params: idParams, detail: { summary: "Changes the given fields." } },
     );
-  entityRoutes(app, desk, path, shown, readLibrary, deleteLibrary, "Deletes the library with all that is in it.");
+  entityRoutes(app, desk, path, shown, readLibrary, deleteLibrary, "Deletes the library with everything in it.");
 }

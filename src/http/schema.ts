@@ -1,6 +1,6 @@
 import { Kind, type Static, type TSchema, Type, TypeRegistry } from "@sinclair/typebox";
 
-/** The words that request schemas are made of. `description` says what a field wants: it is what a refused request is told, never its own input. */
+/** The building blocks of request schemas. `description` says what a field accepts: a refused request is answered with it, never with its own input. */
 
 type TextRule = { minLength?: number; maxLength?: number; multiline?: boolean };
 
@@ -30,7 +30,7 @@ export const line = (least: number, most: number) =>
 export const prose = (most?: number, least = 0) =>
   text(
     { multiline: true, minLength: least, ...(most === undefined ? {} : { maxLength: most }) },
-    `${most === undefined ? "text" : `text of ${least} to ${most} characters`}, without NUL and unpaired surrogates`,
+    `${most === undefined ? "text" : `text of ${least} to ${most} characters`}, without NUL or unpaired surrogates`,
   );
 
 const hex = "[0-9a-fA-F]";

@@ -39,7 +39,7 @@ function requestOf(query: Static<typeof everything>, entityType: EntityType | un
   const limit = Number(query.limit ?? 20);
   const offset = Number(query.offset ?? 0);
   if (offset + limit > deepestHit)
-    throw new WordloomError("VALIDATION_ERROR", `offset and limit must not reach past hit ${deepestHit}`);
+    throw new WordloomError("VALIDATION_ERROR", `offset + limit must not exceed ${deepestHit}`);
   return {
     q: query.q,
     limit,
@@ -79,7 +79,7 @@ export function searchRoutes(app: Elysia, desk: Desk, backend: SearchBackend): v
   app
     .get("/api/v1/search", ({ query }) => answer(query, query.entity_type), {
       query: everything,
-      detail: { summary: "Finds entities of every kind, the best first." },
+      detail: { summary: "Finds entities of every kind, best match first." },
     })
     .get("/api/v1/search/blocks", ({ query }) => answer(query, "block"), {
       query: blocks,

@@ -38,7 +38,7 @@ export function tagRoutes(app: Elysia, desk: Desk): void {
     .post(path, async ({ body, request }) => created(path, shown(await create(request, body))), {
       parse,
       body: creation,
-      detail: { summary: "Creates a tag at the top." },
+      detail: { summary: "Creates a tag at the top level." },
     })
     .get(
       path,
@@ -62,9 +62,17 @@ export function tagRoutes(app: Elysia, desk: Desk): void {
         params: idParams,
         detail: {
           summary:
-            "Changes the fields that are given; `parent_tag_id` moves the tag, null to the top. Tags nest three levels deep.",
+            "Changes the given fields; `parent_tag_id` moves the tag, null moves it to the top level. Tags nest up to three levels deep.",
         },
       },
     );
-  entityRoutes(app, desk, path, shown, readTag, deleteTag, "Deletes the tag; those directly below it move to the top.");
+  entityRoutes(
+    app,
+    desk,
+    path,
+    shown,
+    readTag,
+    deleteTag,
+    "Deletes the tag; its direct children move to the top level.",
+  );
 }

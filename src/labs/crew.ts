@@ -45,8 +45,7 @@ export async function openCrew(
   const ports = [...options.metricsPorts];
 
   const stopIfAsked = () => {
-    if (signal.aborted)
-      throw new CommandError("failed", `stopped by a signal; what there is stands in ${evidence.dir}`);
+    if (signal.aborted) throw new CommandError("failed", `stopped by a signal; partial evidence is in ${evidence.dir}`);
   };
 
   async function within(
@@ -61,13 +60,13 @@ export async function openCrew(
       if (performance.now() > end)
         throw new CommandError(
           "failed",
-          `waited ${seconds} s for ${what}; what there is stands in ${evidence.dir}${remedy}`,
+          `waited ${seconds} s for ${what}; partial evidence is in ${evidence.dir}${remedy}`,
         );
       await Bun.sleep(pollMs);
     }
   }
   const until: Crew["until"] = (what, holds) =>
-    within(options.duration, what, holds, ", and --duration gives it longer");
+    within(options.duration, what, holds, "; --duration sets a longer limit");
 
   async function alive(child: Child, url: string): Promise<void> {
     let code: number | null | undefined;
@@ -105,7 +104,7 @@ export async function openCrew(
   async function asked(url: string, request: RequestInit, { label, lastLines }: Child): Promise<string> {
     const timeout = AbortSignal.timeout(startSeconds * 1000);
     const response = await fetch(url, { ...request, signal: timeout }).catch((error: unknown) => {
-      throw new CommandError("failed", `${label} does not answer; its last words: ${lastLines()}`, { cause: error });
+      throw new CommandError("failed", `${label} does not answer; its last output: ${lastLines()}`, { cause: error });
     });
     if (!response.ok) throw new CommandError("failed", `${label} answered ${response.status}`);
     return await response.text();

@@ -82,7 +82,7 @@ export function findRun(outdir: string, scenario: string, runId: string | undefi
   if (run === undefined || !runsIn(outdir, scenario).includes(run))
     throw new CommandError(
       "failed",
-      `${join(outdir, scenario, runId ?? "")} holds no run; start one with \`wordloom labs run ${scenario}\`, or name its --outdir`,
+      `${join(outdir, scenario, runId ?? "")} contains no run; start one with \`wordloom labs run ${scenario}\`, or give its --outdir`,
     );
   return join(outdir, scenario, run);
 }

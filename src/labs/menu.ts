@@ -1,21 +1,22 @@
-/** Where evidence goes unless told otherwise, from the working folder on: where the operator documents keep it. */
+/** The default folder for evidence, relative to the working folder: where the operator documents keep it. */
 export const defaultOutdir = "docs/labs/_snapshot/auto/S3A-2A-3A";
 
-/** The same of traces that belong to no run. */
+/** The default folder for traces that belong to no run. */
 export const defaultExports = "docs/labs/_snapshot/manual/_lab-S3A-2A-3A-expB";
 
-/** The classic failures, in the order of the operator documents (Lab-S3A/2A/3A): their name and letter for it, null where they have none, and what breaks. */
+/** The classic failures, in the order of the operator documents (Lab-S3A/2A/3A): the name and letter used there (null if none), and what breaks. */
 export const menu = [
   { name: "es_down_connect", letter: "A", brief: "Elasticsearch is down: events wait, and land once it is back" },
   {
     name: "es_429_inject",
     letter: "B",
-    brief: "Elasticsearch answers 429 (injected): events are tried again, none fails",
+    brief: "Elasticsearch answers 429 (injected): events are retried, none fails",
   },
   {
     name: "es_write_block_4xx",
     letter: "C",
-    brief: "The index refuses writes (index.blocks.write): events fail for good, and are replayed once it is lifted",
+    brief:
+      "The index refuses writes (index.blocks.write): events fail for good, and are replayed once the block is lifted",
   },
   {
     name: "es_bulk_partial",
@@ -35,12 +36,12 @@ export const menu = [
   {
     name: "duplicate_delivery",
     letter: "G",
-    brief: "The same delete is delivered several times: it happens once, the others are counted as such",
+    brief: "The same delete is delivered several times: it takes effect once, the repeats are counted",
   },
   {
     name: "projection_version",
     letter: "H",
-    brief: "The same event goes through two versions of the chronicle's projection: row, span and log say which",
+    brief: "The same event goes through two versions of the chronicle's projection: row, span and log show which",
   },
   {
     name: "collector_down",

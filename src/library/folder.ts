@@ -25,8 +25,8 @@ const longestPathBytes = 2000;
 const reasonOf = (error: unknown, path = "") => {
   if (path.includes("\ufffd")) return "has a name that is not UTF-8; rename it";
   const code = codeOf(error);
-  if (code === "EACCES" || code === "EPERM") return "may not be read";
-  if (code === "ENOENT") return "went away while it was read";
+  if (code === "EACCES" || code === "EPERM") return "cannot be read: permission denied";
+  if (code === "ENOENT") return "disappeared while it was being read";
   return `cannot be read (${code ?? String(error)})`;
 };
 
@@ -40,7 +40,7 @@ export async function openFolder(folder: string): Promise<MarkdownSource> {
   const found = await stat(folder).catch((error: unknown) => {
     throw new CommandError(
       "usage",
-      `${folder} ${reasonOf(error).replace("went away while it was read", "does not exist")}; give a folder of Markdown`,
+      `${folder} ${reasonOf(error).replace("disappeared while it was being read", "does not exist")}; give a folder of Markdown`,
       {
         cause: error,
       },
@@ -68,13 +68,13 @@ export async function openFolder(folder: string): Promise<MarkdownSource> {
   };
   await walk("");
   if (files.length === 0 && unreadable.length === 0)
-    throw new CommandError("failed", `${folder} holds no Markdown (.md, .markdown); give a folder that does`);
+    throw new CommandError("failed", `${folder} contains no Markdown (.md, .markdown); give a folder that does`);
   return { name: basename(root), files, unreadable, read: (file) => readText(root, file) };
 }
 
 async function readText(root: string, path: string): Promise<{ text: string } | Unreadable> {
   if (Buffer.byteLength(path) > longestPathBytes)
-    return { path, reason: `has a path of more than ${longestPathBytes} bytes; shorten it` };
+    return { path, reason: `has a path longer than ${longestPathBytes} bytes; shorten it` };
   let bytes: Buffer;
   try {
     if ((await stat(join(root, path))).size > largestFileBytes)
@@ -83,7 +83,7 @@ async function readText(root: string, path: string): Promise<{ text: string } | 
   } catch (error) {
     return { path, reason: reasonOf(error, path) };
   }
-  if (bytes.includes(0)) return { path, reason: "holds NUL bytes; it is not a text" };
+  if (bytes.includes(0)) return { path, reason: "contains NUL bytes; it is not a text file" };
   try {
     return { text: new TextDecoder("utf-8", { fatal: true }).decode(bytes) };
   } catch {

@@ -103,7 +103,7 @@ async function load(source: MarkdownSource, file: string): Promise<MarkdownDocum
  * Makes a library say what the files say: a book per file, a block per top-level element, a bookshelf per folder. What is the same already is not
  * written at all: no version, no event. A book whose file is gone is deleted; books that no import made are left alone. Every file is one
  * transaction, so an import that is cut short leaves whole books and can be run again. Files that cannot be read are named in the report.
- * Throws a CommandError when the library was imported from other files altogether, before anything is written.
+ * Throws a CommandError when the library was imported from entirely different files, before anything is written.
  */
 export async function importMarkdown(db: Db, source: MarkdownSource, options: ImportOptions): Promise<ImportReport> {
   const started = performance.now();
@@ -139,9 +139,13 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
         const taken = error instanceof WordloomError && error.code.endsWith("_ALREADY_EXISTS");
         if (attempt < mostAttempts && (taken || isContention(error))) continue;
         if (!(error instanceof WordloomError)) throw error;
-        throw new CommandError("failed", `somebody else changes "${library}": ${error.message}; run it again`, {
-          cause: error,
-        });
+        throw new CommandError(
+          "failed",
+          `"${library}" is being changed by someone else (${error.message}); run the import again`,
+          {
+            cause: error,
+          },
+        );
       }
     }
   };
@@ -151,7 +155,7 @@ export async function importMarkdown(db: Db, source: MarkdownSource, options: Im
   if (gone.known > 0 && gone.paths.length === gone.known)
     throw new CommandError(
       "refused",
-      `the library "${library}" was imported from other files: none of the ${gone.known} is here; give another --library, or delete that one first`,
+      `the library "${library}" was imported from different files: none of its ${gone.known} files is in this folder; give another --library, or delete that one first`,
     );
 
   for (const [i, file] of source.files.entries()) {

@@ -32,7 +32,7 @@ export async function connectElasticsearch(options: ElasticsearchOptions): Promi
   return new Client(base);
 }
 
-/** Asks in the words of 8.x, which 9.x understands too: the way round does not hold. */
+/** Asks in the words of 8.x, which 9.x understands too: the reverse is not true. */
 class Transport8 extends Transport {
   constructor(options: ConstructorParameters<typeof Transport>[0]) {
     super({
@@ -83,7 +83,7 @@ async function majorVersion(client: Client, node: URL): Promise<number | null> {
   const major = Number.parseInt(version?.number ?? "", 10);
   if (major === 8 || major === 9) return major;
   await client.close();
-  throw new Error(`Elasticsearch 8 or 9 is needed; ${node.host} answers as version ${version?.number ?? "unknown"}`);
+  throw new Error(`Elasticsearch 8 or 9 is required; ${node.host} answers as version ${version?.number ?? "unknown"}`);
 }
 
 function splitCredentials({ url, apiKey }: ElasticsearchOptions) {

@@ -1,6 +1,6 @@
 /**
- * Every metric, once: its kind, labels and help. docs/metrics.md is made from this table. The label sets are closed; ids never are labels.
- * `from`: which process shows it.
+ * Every metric, once: its kind, labels and help. docs/metrics.md is generated from this table. The label sets are closed; ids are never labels.
+ * `from`: which process exposes it.
  */
 export type Definition = {
   readonly kind: "counter" | "gauge" | "histogram";
@@ -32,19 +32,19 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "both",
     labels: ["pool", "state"],
-    help: "Connections to Postgres by state: used (a statement or a transaction has it) or idle.",
+    help: "Connections to Postgres by state: used (by a statement or a transaction) or idle.",
   },
   db_client_connection_max: {
     kind: "gauge",
     from: "both",
     labels: ["pool"],
-    help: "Connections to Postgres that the pool may open.",
+    help: "Maximum number of connections to Postgres in the pool.",
   },
   db_client_connection_pending_requests: {
     kind: "gauge",
     from: "both",
     labels: ["pool"],
-    help: "Statements and transactions that wait for a free connection; or, where `pool` is the name of a verb, requests that wait to be written together.",
+    help: "Statements and transactions waiting for a free connection; where `pool` is the name of a verb, requests waiting to be written together.",
   },
   outbox_processed_total: {
     kind: "counter",
@@ -56,13 +56,13 @@ export const metricDefinitions = {
     kind: "counter",
     from: "worker",
     labels: ["projection", "op", "reason"],
-    help: "Failed attempts, whether they are tried again or not.",
+    help: "Failed attempts, whether or not they are retried.",
   },
   outbox_retry_scheduled_total: {
     kind: "counter",
     from: "worker",
     labels: ["projection", "op", "reason"],
-    help: "Attempts that will be made again.",
+    help: "Failed attempts that will be retried.",
   },
   outbox_terminal_failed_total: {
     kind: "counter",
@@ -74,31 +74,31 @@ export const metricDefinitions = {
     kind: "counter",
     from: "worker",
     labels: ["projection", "op", "reason"],
-    help: "Events that found nothing left to do, such as a delete of an absent document.",
+    help: "Events that had nothing to do, such as a delete of an absent document.",
   },
   outbox_superseded_total: {
     kind: "counter",
     from: "worker",
     labels: ["projection", "op"],
-    help: "Events done because the target holds their version or a newer one, or because a newer event of the batch speaks for them.",
+    help: "Events done because the target holds their version or a newer one, or because a newer event of the same batch covers them.",
   },
   outbox_owner_mismatch_skips_total: {
     kind: "counter",
     from: "worker",
     labels: ["projection"],
-    help: "Events that a settle did not touch, because the lease had gone to somebody else.",
+    help: "Events that a settle did not touch because the worker no longer held their lease.",
   },
   outbox_reclaimed_total: {
     kind: "counter",
     from: "worker",
     labels: ["projection", "why"],
-    help: "Events taken back from a lease that ran out.",
+    help: "Events reclaimed from a lease that ran out.",
   },
   outbox_db_errors_total: {
     kind: "counter",
     from: "worker",
     labels: ["projection", "step", "reason"],
-    help: "Statements of the worker that Postgres did not carry out.",
+    help: "Statements of the worker that failed.",
   },
   outbox_pruned_total: {
     kind: "counter",
@@ -110,7 +110,7 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "worker",
     labels: ["projection"],
-    help: "Events that wait or are being worked on; failed ones are not lag.",
+    help: "Events waiting or being processed; failed ones do not count.",
   },
   outbox_oldest_age_seconds: {
     kind: "gauge",
@@ -123,13 +123,13 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "worker",
     labels: ["projection"],
-    help: "Events under a lease that ran out or lasts too long.",
+    help: "Events under a lease that ran out or has lasted too long.",
   },
   outbox_failed_events: {
     kind: "gauge",
     from: "worker",
     labels: ["projection"],
-    help: "Events failed for good and not replayed.",
+    help: "Events failed for good and not yet replayed.",
   },
   outbox_last_success_timestamp_seconds: {
     kind: "gauge",
@@ -162,7 +162,7 @@ export const metricDefinitions = {
     kind: "histogram",
     from: "worker",
     labels: ["projection"],
-    help: "From append to settled as done, by Postgres's clock: freshness.",
+    help: "Time from append to settled as done, by Postgres's clock.",
     buckets: ageBuckets,
   },
   outbox_breaker_state: {
@@ -175,7 +175,7 @@ export const metricDefinitions = {
     kind: "gauge",
     from: "worker",
     labels: ["projection"],
-    help: "Requests that may be in flight; lowered while the target is overloaded.",
+    help: "Maximum number of requests in flight; lowered while the target is overloaded.",
   },
   outbox_es_bulk_requests_total: {
     kind: "counter",

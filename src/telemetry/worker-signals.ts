@@ -140,8 +140,8 @@ export function workerSignals(sinks: Sinks, identity: WorkerIdentity): WorkerSig
 }
 
 const breakerSays = {
-  open: "the target is down: nothing is claimed but a probe",
-  half_open: "the target is probed",
+  open: "the target is down: only probes are claimed",
+  half_open: "the target is being probed",
   closed: "the target is back",
 };
 

@@ -59,7 +59,7 @@ test("a server that is no Postgres is told so with exit code 4", async () => {
     DATABASE_URL: `postgresql://app@127.0.0.1:${web.port}/wordloom`,
   });
   expect(code).toBe(4);
-  expect(err).toContain("closed the connection; is it a Postgres that is up? Else correct DATABASE_URL");
+  expect(err).toContain("closed the connection; make sure Postgres is running there, or correct DATABASE_URL");
 });
 
 test("a database that does not exist is told so with exit code 4", async () => {
@@ -142,7 +142,7 @@ test("import names the files that it leaves out and ends with exit code 1", asyn
   const { code, out, err } = await wordloom(["import", dir, "--library", "Broken"], env);
   expect(code).toBe(1);
   expect(out).toContain("1 book created");
-  expect(err).toContain("1 file left out\n  latin.md is not UTF-8");
+  expect(err).toContain("1 file skipped\n  latin.md is not UTF-8");
 });
 
 /** Writes `count` files of ten paragraphs each and imports the first of them. `hold(n)` then lets an import come as far as file n and no further. */
@@ -202,7 +202,7 @@ test("the first SIGINT lets an import finish the file in hand, and says how to g
   const { books, hold, close } = await stage("Stopped", 300);
   const child = await hold(5, (running) => running.kill("SIGINT"));
   expect(await child.exited).toBe(1);
-  expect(await child.stderr.text()).toContain("stopped before the end; run it again to go on");
+  expect(await child.stderr.text()).toContain("stopped before the end; run it again to continue");
   const made = await books();
   expect(made.length).toBeLessThan(300);
   expect(new Set(made.map((b) => b.blocks))).toEqual(new Set([10]));
@@ -229,6 +229,6 @@ test("a Ctrl-C that comes twice in a moment, as under npm, is one", async () => 
     }
   });
   expect(await child.exited).toBe(1);
-  expect(await child.stderr.text()).toContain("stopped before the end; run it again to go on");
+  expect(await child.stderr.text()).toContain("stopped before the end; run it again to continue");
   await close();
 });

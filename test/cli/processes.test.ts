@@ -163,7 +163,7 @@ test("a port in use is one line and exit code 1, for the API, the worker and the
   expect(api.err).toContain(`port ${port} on 127.0.0.1 is in use; give --port or set API_PORT`);
   const elsewhere = await wordloom(["serve", "--host", "192.0.2.1"], env);
   expect(elsewhere.code).toBe(1);
-  expect(elsewhere.err).toContain("192.0.2.1 is no address of this machine; correct --host or API_HOST");
+  expect(elsewhere.err).toContain("192.0.2.1 is not an address of this machine; correct --host or API_HOST");
   const worker = await wordloom(["work"], { ...env, OUTBOX_METRICS_PORT: port });
   expect(worker.code).toBe(1);
   expect(worker.err).toContain(`port ${port} on 127.0.0.1 is in use; set OUTBOX_METRICS_PORT`);
@@ -191,7 +191,7 @@ test("an Elasticsearch that cannot be used is one line without secrets", async (
   for (const command of [["serve", "--port", "0"], ["work"], ["up", "--port", "0"]]) {
     const wrong = await wordloom(command, { ...env, ELASTIC_URL: "elastic:s3cret@localhost:9200" });
     expect(wrong.code).toBe(2);
-    expect(wrong.err).toContain("ELASTIC_URL holds");
+    expect(wrong.err).toContain("ELASTIC_URL is text of");
     expect(wrong.err).not.toContain("s3cret");
   }
   expect(away.err).not.toContain("s3cret");

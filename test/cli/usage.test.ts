@@ -33,7 +33,7 @@ test.each([
   [["imprt"], "did you mean `import`?"],
   [["import", ".", "--librari", "x"], "did you mean --library?"],
   [["import", "."], "library"],
-  [["import", ".", "--library", " "], "--library wants a name"],
+  [["import", ".", "--library", " "], "--library must be a name"],
   [["import", "--library", "x"], "dir"],
   [["import", "a", "b", "--library", "x"], "b"],
   [["import", "/nowhere", "--library", "x"], "/nowhere does not exist"],
@@ -68,15 +68,15 @@ test("a reader that goes away early is no failure", async () => {
 test("every fault of the configuration is told at once, never with its value, and exit code 2", async () => {
   const { code, err } = await wordloom(["config"], { OUTBOX_BULK_SIZE: "hunter2", API_PORT: "70000" });
   expect(code).toBe(2);
-  expect(err).toContain("OUTBOX_BULK_SIZE holds text of 7 characters; it wants a whole number from 1 to 10000");
-  expect(err).toContain("API_PORT holds a whole number; it wants a whole number from 0 to 65535");
+  expect(err).toContain("OUTBOX_BULK_SIZE is text of 7 characters; expected a whole number from 1 to 10000");
+  expect(err).toContain("API_PORT is a whole number; expected a whole number from 0 to 65535");
   expect(err).not.toContain("hunter2");
 });
 
 test("a variable that looks like one of ours is pointed out", async () => {
   const { code, err } = await wordloom(["config"], { OUTBOX_BULK_SIZ: "1" });
   expect(code).toBe(0);
-  expect(err).toContain("OUTBOX_BULK_SIZ is not a variable that wordloom knows");
+  expect(err).toContain("OUTBOX_BULK_SIZ is not a known variable");
 });
 
 test("config shows what is in force and where secrets lead, never the secrets", async () => {
@@ -100,7 +100,7 @@ test("config shows what is in force and where secrets lead, never the secrets", 
 test("words of older environment files are read, and a variable that says nothing any more is told with the reason", async () => {
   const { code, err } = await wordloom(["config"], { LOG_LEVEL: "WARNING", OUTBOX_USE_ES_BULK: "0" });
   expect(code).toBe(0);
-  expect(err).toBe("wordloom: OUTBOX_USE_ES_BULK has no effect: whatever is sent goes in bulk requests\n");
+  expect(err).toBe("wordloom: OUTBOX_USE_ES_BULK has no effect: everything is sent in bulk requests\n");
   expect(readConfig({ LOG_LEVEL: "WARNING" }).LOG_LEVEL).toBe("warn");
   expect(readConfig({ LOG_LEVEL: "Critical" }).LOG_LEVEL).toBe("fatal");
 });

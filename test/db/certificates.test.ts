@@ -97,8 +97,8 @@ test("that server lets in nobody without them, and nobody with a stranger's", as
 test.each([
   ["ERR_SSL_TLSV1_ALERT_UNKNOWN_CA", "correct sslcert and sslkey"],
   ["ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "correct sslcert and sslkey"],
-  ["UNABLE_TO_GET_CRL", "the lists of sslcrl"],
-  ["CRL_HAS_EXPIRED", "the lists of sslcrl"],
+  ["UNABLE_TO_GET_CRL", "the lists in sslcrl"],
+  ["CRL_HAS_EXPIRED", "the lists in sslcrl"],
 ])("people are told which parameter %s is about", (code, what) => {
   const failure = Object.assign(new Error("no words of its own"), { code });
   expect(explainDatabaseError(addressOf(trusting), failure)).toContain(what);
@@ -137,12 +137,12 @@ const junk = {
 test.each([
   ["has sslcert without sslkey", `${trusting}&${parameter("sslcert", "client.pem")}`],
   ["has sslkey without sslcert", `${trusting}&${parameter("sslkey", "client.key")}`],
-  ["has sslcert, which wants sslmode=require", ours],
-  ["has sslcert, which wants sslmode=require", `sslmode=disable&${ours}`],
+  ["has sslcert, which requires sslmode=require", ours],
+  ["has sslcert, which requires sslmode=require", `sslmode=disable&${ours}`],
   ["names an sslcert that cannot be read (ENOENT)", `${trusting}&sslcert=/nowhere/s3cret.pem`],
-  ["names an sslcert that holds no certificate", `${trusting}&${parameter("sslcert", "client.key")}`],
+  ["names an sslcert that contains no certificate", `${trusting}&${parameter("sslcert", "client.key")}`],
   [
-    "names an sslkey that holds no private key",
+    "names an sslkey that contains no private key",
     `${trusting}&${parameter("sslcert", "client.pem")}&${parameter("sslkey", "client.pem")}`,
   ],
   [
@@ -150,13 +150,13 @@ test.each([
     `${trusting}&${parameter("sslcert", "client.pem")}&${parameter("sslkey", "server.pem")}`,
   ],
   ["cannot be used together", `${trusting}&sslcert=${junk.certificate}&${parameter("sslkey", "client.key")}`],
-  ["has sslcrl, which wants an sslrootcert", `sslmode=require&${parameter("sslcrl", "nothing-revoked.crl")}`],
+  ["has sslcrl, which requires an sslrootcert", `sslmode=require&${parameter("sslcrl", "nothing-revoked.crl")}`],
   [
-    "has sslcrl, which wants an sslrootcert",
+    "has sslcrl, which requires an sslrootcert",
     `sslmode=verify-full&sslrootcert=system&${parameter("sslcrl", "nothing-revoked.crl")}`,
   ],
-  ["has sslcrl, which wants an sslrootcert", parameter("sslcrl", "nothing-revoked.crl")],
-  ["names an sslcrl that holds no revocation list", `${trusting}&${parameter("sslcrl", "authority.pem")}`],
+  ["has sslcrl, which requires an sslrootcert", parameter("sslcrl", "nothing-revoked.crl")],
+  ["names an sslcrl that contains no revocation list", `${trusting}&${parameter("sslcrl", "authority.pem")}`],
   ["names an sslcrl that cannot be read as revocation lists", `${trusting}&sslcrl=${junk.list}`],
   ["names an sslcrl that cannot be read as revocation lists", `${trusting}&sslcrl=${junk.cut}`],
   ["has sslcrldir, which is not supported", `${trusting}&sslcrldir=/nowhere/s3cret`],

@@ -159,8 +159,8 @@ describe("TLS", async () => {
 
   test.each([
     ["sslmode=verify-full&sslrootcert=/nowhere/ca.pem", "cannot be read (ENOENT)"],
-    [`sslmode=verify-full&sslrootcert=${encodeURIComponent(import.meta.path)}`, "holds no certificate"],
-    ["sslmode=verify-ca&sslrootcert=system", "wants sslmode=verify-full"],
+    [`sslmode=verify-full&sslrootcert=${encodeURIComponent(import.meta.path)}`, "contains no certificate"],
+    ["sslmode=verify-ca&sslrootcert=system", "requires sslmode=verify-full"],
     ["sslmode=sometimes", "unknown sslmode"],
   ])("what cannot be checked is refused before anybody connects: %s", (parameters, why) => {
     expect(() => parseDatabaseUrl(`postgres://u:s3cret@h/d?${parameters}`)).toThrow(why);
@@ -183,9 +183,9 @@ describe("TLS", async () => {
   });
 
   test.each([
-    ["port=0", "has a port that is none"],
-    ["port=65536", "has a port that is none"],
-    ["port=5432,5433", "has a port that is none"],
+    ["port=0", "has an invalid port"],
+    ["port=65536", "has an invalid port"],
+    ["port=5432,5433", "has an invalid port"],
     ["service=prod", "has service, which is not supported"],
     ["options=-csearch_path%3Dother", "has options, which is not supported"],
     ["hostaddr=10.0.0.1", "has hostaddr, which is not supported"],

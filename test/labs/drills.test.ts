@@ -185,13 +185,13 @@ test("evidence that does not hold ends verify with 10, one line and what was fou
   const env = { HOME: home, WORDLOOM_DATA_DIR: join(home, "data") };
   const verified = await wordloom(["labs", "verify", "stuck_reclaim", "--outdir", join(other, "moved")], env);
   expect(verified.code).toBe(10);
-  expect(verified.err).toBe("wordloom: the evidence of stuck_reclaim does not hold\n");
+  expect(verified.err).toBe("wordloom: the evidence of stuck_reclaim failed verification\n");
   expect(verified.out).toContain(
     'FAIL  the evidence is as the run left it: expected every file as _manifest.json has it, found ["_rows.json"]',
   );
   const exported = await wordloom(["labs", "export", "stuck_reclaim", "--outdir", join(other, "moved")], env);
   expect(exported.code).toBe(10);
-  expect(exported.err).toContain("is not as its run left it (_rows.json); nothing is added to it");
+  expect(exported.err).toContain("has changed since its run (_rows.json); nothing was added");
 });
 
 test("traces can be exported again, and the evidence still holds", async () => {
@@ -214,7 +214,7 @@ test("what a drill wrote is gone when it has ended: the next one finds nothing i
 
 test("clean keeps the newest runs", async () => {
   const cleaned = await labs("clean", "es_429_inject", "--keep-last", "1", "--data");
-  expect(cleaned).toEqual({ code: 0, out: "1 run removed, and what the labs' own servers held\n", err: "" });
+  expect(cleaned).toEqual({ code: 0, out: "1 run removed, and the data of the labs' own servers\n", err: "" });
   expect(readdirSync(join(outdir, "es_429_inject"))).toEqual(["r2"]);
   expect(readdirSync(join(home, "data"))).toEqual([]);
   expect((await labs("verify", "es_429_inject", "--run-id", "r1")).err).toContain(

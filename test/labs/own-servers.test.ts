@@ -87,7 +87,7 @@ test("traces of no drill are exported by their service, operation, event or batc
   expect(away).toEqual({
     code: 4,
     out: "",
-    err: "wordloom: the trace store at http://127.0.0.1:1 does not answer as it should; start it or give --jaeger-url\n",
+    err: "wordloom: the trace store at http://127.0.0.1:1 does not answer as expected; start it or give --jaeger-url\n",
   });
 });
 
@@ -97,7 +97,7 @@ test("a drill that is stopped mends what it has broken, ends its processes, and 
   await until("the index to refuse writes", blocked, 60_000, 1);
   child.kill("SIGTERM");
   expect(await child.exited).toBe(1);
-  expect(await said).toContain("stopped by a signal; what there is stands in ");
+  expect(await said).toContain("stopped by a signal; partial evidence is in ");
   expect(await blocked()).toBe(false);
   const users = async () => {
     const rows = await stage.db.execute<{ name: string }>(sql`
@@ -129,7 +129,7 @@ test("a drill beside a worker of somebody else is refused, and one beside anothe
   const worker = await stage.work("w1");
   const beside = await labs("es_down_connect", "--run-id", "beside");
   expect(beside.code).toBe(5);
-  expect(beside.err).toContain("a worker is at work on database");
+  expect(beside.err).toContain("a worker is running on database");
   worker.kill("SIGTERM");
   await worker.exited;
   const first = start(args("stuck_reclaim", ...jaeger(), "--run-id", "first"), env());
@@ -141,7 +141,7 @@ test("a drill beside a worker of somebody else is refused, and one beside anothe
   await until("the first drill to be at work", locked);
   const second = await labs("es_down_connect", "--run-id", "second");
   expect(second.code).toBe(5);
-  expect(second.err).toContain("another `wordloom labs run` is at work on database");
+  expect(second.err).toContain("another `wordloom labs run` is running on database");
   expect(await first.exited).toBe(0);
 });
 
@@ -163,7 +163,7 @@ test("a queue that holds somebody else's events is refused", async () => {
   await enqueue(stage.db, queues.search, newEvents(2));
   const refused = await labs("es_down_connect");
   expect(refused.code).toBe(5);
-  expect(refused.err).toContain("hold 2 of earlier events; run `wordloom work` until none is left");
+  expect(refused.err).toContain("still hold 2 earlier events; run `wordloom work` until they are empty");
 });
 
 test.each([
@@ -174,11 +174,11 @@ test.each([
     5,
     "set WORDLOOM_ENV to test or dev",
   ],
-  ["a drill that is not there", {}, ["es_down"], 2, "it wants one of es_down_connect, "],
-  ["a name that leads out of the folder", {}, ["es_down_connect", "--run-id", "../x"], 2, "it wants up to 64 letters"],
+  ["a drill that is not there", {}, ["es_down"], 2, "expected one of es_down_connect, "],
+  ["a name that leads out of the folder", {}, ["es_down_connect", "--run-id", "../x"], 2, "expected up to 64 letters"],
   ["a status that does not fail an event for good", {}, ["es_bulk_partial", "--partial-status", "429"], 2, "as 400"],
   ["a search engine that is away", { ELASTIC_URL: "http://127.0.0.1:1" }, [], 4, "cannot be used"],
-  ["a time that is none", {}, ["es_down_connect", "--duration", "0"], 2, "it wants a whole number from 1 to 3600"],
+  ["a time that is none", {}, ["es_down_connect", "--duration", "0"], 2, "expected a whole number from 1 to 3600"],
 ])("%s is refused", async (_, own, more, code, message) => {
   const [scenario = "es_down_connect", ...rest] = more;
   const data = { WORDLOOM_DATA_DIR: join(folder, "none") };
@@ -201,5 +201,5 @@ test("a thing that does not come is waited for as long as --duration says, and n
     "1",
   );
   expect(ended.code).toBe(1);
-  expect(ended.err).toContain("waited 1 s for outbox_retry_scheduled_total to come to 1; what there is stands in ");
+  expect(ended.err).toContain("waited 1 s for outbox_retry_scheduled_total to come to 1; partial evidence is in ");
 });

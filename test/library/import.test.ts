@@ -173,7 +173,7 @@ describe("a first import", () => {
 
   test("refuses a folder without Markdown, a file and what is not there", async () => {
     await put({ "a.txt": "a" });
-    expect(await failure(run())).toContain("holds no Markdown");
+    expect(await failure(run())).toContain("contains no Markdown");
     expect(await failure(openFolder(join(folder, "a.txt")))).toContain("is not a folder");
     expect(await failure(openFolder(join(folder, "nowhere")))).toContain("does not exist");
   });
@@ -252,7 +252,7 @@ describe("an import of what was imported before", () => {
     const before = await traces();
     await remove("a.md");
     await put({ "b.md": "b" });
-    expect(await failure(run())).toContain("was imported from other files");
+    expect(await failure(run())).toContain("was imported from different files");
     expect(await traces()).toEqual(before);
   });
 
@@ -318,7 +318,7 @@ describe("an import that does not have the library for itself", () => {
     };
     const options = { library, userId, committed: () => undefined };
     expect(await failure(importMarkdown(database.db, { ...source, read }, options))).toMatch(
-      /^CommandError: .*There is no such library; run it again$/,
+      /^CommandError: .*\(There is no such library\); run the import again$/,
     );
   });
 

@@ -23,7 +23,7 @@ export class PostgresStartError extends Error {
   }
 }
 
-const elsewhere = "Set WORDLOOM_DATA_DIR to a folder that can be used, or DATABASE_URL to a server of your own.";
+const elsewhere = "Set WORDLOOM_DATA_DIR to a usable folder, or DATABASE_URL to your own server.";
 
 /** The error for a folder that cannot be used. It names the folder itself or, of one that is not there, the nearest that is. */
 export async function unusableFolder(folder: string, uid: number, cause?: unknown): Promise<PostgresStartError> {
@@ -36,7 +36,7 @@ export async function unusableFolder(folder: string, uid: number, cause?: unknow
   if (seen?.isDirectory() === false)
     return new PostgresStartError("permission", `${path} is a file, not a folder. ${elsewhere}`, { cause });
   const owner = seen ? ` (owner ${seen.uid}, mode ${(seen.mode & 0o777).toString(8)})` : "";
-  const why = uid === process.getuid?.() ? "" : " It does not run as root, so root starts it as another user.";
+  const why = uid === process.getuid?.() ? "" : " PostgreSQL does not run as root, so root starts it as another user.";
   return new PostgresStartError(
     "permission",
     `PostgreSQL, as uid ${uid}, cannot use ${path}${owner}.${why} ${elsewhere}`,
@@ -64,10 +64,13 @@ export function serverExit(folder: string, exitCode: number | string, logTail: s
       "missing_library",
       `PostgreSQL needs glibc 2.27 or newer and libstdc++ (Debian and Ubuntu: apt-get install libstdc++6), or give DATABASE_URL.\n${logTail}`,
     );
-  return new PostgresStartError("server_exit", `PostgreSQL ended at start (${exitCode}). Its last lines:\n${logTail}`);
+  return new PostgresStartError(
+    "server_exit",
+    `PostgreSQL exited during start-up (${exitCode}). Its last lines:\n${logTail}`,
+  );
 }
 
 function diskFull(folder: string, cause: unknown, detail = ""): PostgresStartError {
-  const message = `No space left for PostgreSQL in ${folder}: it needs about 150 MB to begin. Free some, or set WORDLOOM_DATA_DIR to another disk.`;
+  const message = `No space left for PostgreSQL in ${folder}: it needs about 150 MB to start. Free some, or set WORDLOOM_DATA_DIR to another disk.`;
   return new PostgresStartError("disk_full", detail ? `${message}\n${detail}` : message, { cause });
 }

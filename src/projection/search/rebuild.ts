@@ -72,7 +72,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
       stopIfAsked(signal);
       if (again.length === 0) return refused;
       if (tries + 1 >= maxTries)
-        throw new CommandError("unreachable", `Elasticsearch does not take the documents (${why}); ${unchanged}`);
+        throw new CommandError("unreachable", `Elasticsearch does not accept the documents (${why}); ${unchanged}`);
       left = again;
       await pause(retryDelayMs(tries, backoff, Math.random()), signal);
       stopIfAsked(signal);
@@ -137,7 +137,7 @@ const unchanged = "the index in use is as it was; run it again";
 
 /** An index that takes less than half of what there is must not be searched: what is wrong is not the documents. */
 const refusal = (count: number, error: string) =>
-  new CommandError("failed", `Elasticsearch refuses ${count} documents (${error}); mend the cause; ${unchanged}`);
+  new CommandError("failed", `Elasticsearch refuses ${count} documents (${error}); fix the cause; ${unchanged}`);
 
 function stopIfAsked(signal: AbortSignal): void {
   if (signal.aborted) throw interrupted(unchanged);

@@ -6,6 +6,6 @@ export const notFoundPage = (traceId: string | undefined): string =>
     "Not found",
     traceId === undefined
       ? html`<h1>There is no such page</h1>`
-      : html`<h1>This trace is not held here</h1>
-<p>No span of <code>${traceId}</code> has come, or they were the oldest and made room. The exporter sends every half second: reload in a moment.</p>`,
+      : html`<h1>This trace is not stored here</h1>
+<p>No span of <code>${traceId}</code> has arrived, or its spans were dropped as the oldest. The exporter sends every half second: reload in a moment.</p>`,
   );

@@ -101,7 +101,7 @@ function form(parameters: URLSearchParams, services: readonly string[], operatio
 
 function results(found: readonly TraceSummary[], any: boolean): Html {
   if (found.length === 0)
-    return html`<p>${any ? "No trace fits." : "No spans have come yet. Set WORDLOOM_TRACING_ENABLED=1 and OTEL_EXPORTER_OTLP_ENDPOINT to this address."}</p>`;
+    return html`<p>${any ? "No matching traces." : "No spans have arrived yet. Set WORDLOOM_TRACING_ENABLED=1, and OTEL_EXPORTER_OTLP_ENDPOINT to this address."}</p>`;
   return html`<p>${counted(found.length, "trace")}, latest first</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Traces found"><table class="traces"><thead><tr><th scope="col">Trace</th><th scope="col">Start</th><th scope="col">Duration</th><th scope="col">Spans</th><th scope="col">Errors</th></tr></thead>
 <tbody>${found.map(resultRow)}</tbody></table></div>`;
