@@ -1,9 +1,9 @@
-/** The words that the whole product shares: what there is, what happens to it, and what becomes of an event. Types and lists, no code. */
+/** The vocabulary shared by the whole product: entities, events, reasons and outcomes. Types and lists, no code. */
 
 export const entityTypes = ["library", "bookshelf", "book", "block", "tag"] as const;
 export type EntityType = (typeof entityTypes)[number];
 
-/** Every kind of event that the library writes, and of what. */
+/** Every kind of event that the library writes, and the entity it is about. */
 export const eventTypes = {
   library_created: "library",
   library_updated: "library",

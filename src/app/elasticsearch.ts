@@ -16,7 +16,7 @@ export const shown = (url: string) => {
   return `${protocol}//${host}`;
 };
 
-/** Where Elasticsearch is: as it is configured, else the embedded engine, which is started and released with `resources`. Throws a CommandError when that cannot start. */
+/** The configured Elasticsearch, or else the embedded engine, which is started and released with `resources`. Throws a CommandError when that cannot start. */
 export const elasticsearchUrl = async (settings: Settings, resources: AsyncDisposableStack): Promise<string> =>
   settings.config.ELASTIC_URL ?? (await startEmbedded(settings, resources));
 
@@ -127,13 +127,13 @@ export async function prepareIndexLater(
   }
 }
 
-/** Tells of an index that had to be made though Postgres has documents: of what was written before, nothing comes into it by itself. `prepared` is how the index was found. */
+/** Reports an index that had to be created although Postgres has documents: nothing written before gets into it by itself. `prepared` is how the index was found. */
 export async function tellMissingDocuments(
   prepared: "there" | "created" | "stopped",
   store: Store,
   sinks: Sinks,
 ): Promise<void> {
   if (prepared !== "created") return;
-  // A hint: a database that does not answer at the moment is told of elsewhere, and must not end the process.
+  // Only a hint: a database that does not answer is reported elsewhere, and must not end the process.
   if (await hasDocuments(store.database.db).catch(() => false)) indexWithoutDocuments(sinks);
 }

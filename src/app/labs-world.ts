@@ -15,7 +15,7 @@ import { connectTo, elasticsearchUrl, prepareIndex, shown, unusable } from "./el
 import { type Env, readSettings, type Settings } from "./settings.ts";
 import type { Store } from "./store.ts";
 
-/** Where a Jaeger of one's own answers, unless told otherwise. */
+/** Where the user's own Jaeger answers by default. */
 export const jaegerUrl = "http://127.0.0.1:16686";
 
 /** What is the labs' alone: their Postgres, their search engine and their traces, where no others are given. */
@@ -47,7 +47,7 @@ function urlOf({ database, socketPath }: DatabaseAddress): string {
 const workers = ["wordloom-worker", "wordloom-up"];
 const patienceMs = 3000;
 
-/** Drills count events and wait for workers of theirs: nobody else may be at work. Throws a CommandError when somebody is, or has left something in the queues. */
+/** Drills count events and wait for their own workers: no other may run. Throws a CommandError when one does, or when the queues hold earlier events. */
 async function refuseOthers({ address, database: { db }, settings }: Store): Promise<void> {
   const where = describeAddress(address);
   const others = async () => {

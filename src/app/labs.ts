@@ -46,7 +46,7 @@ export async function runLabs(
   });
 }
 
-/** Holds a run of each drill to what it promises; of the newest run where none is named. Reads evidence alone. Throws a CommandError when there is no run. */
+/** Checks a run of each drill, by default the newest, against what the drill promises. Reads only the evidence. Throws a CommandError when there is no run. */
 export const verifyLabs = (
   names: readonly DrillName[],
   outdir: string,
@@ -54,7 +54,7 @@ export const verifyLabs = (
 ): ReturnType<typeof verifyRun>[] =>
   drillsOf(names).map((drill) => verifyRun(drill, findRun(outdir, drill.name, runId)));
 
-/** Exports the traces of a run of each drill anew, from a Jaeger or from what the labs' own trace store has kept. Returns their folders, and how many traces. */
+/** Exports the traces of a run of each drill again, from a Jaeger or the labs' own trace store. Returns their folders, and the number of traces. */
 export const exportLabs = async (
   env: Env,
   names: readonly DrillName[],
@@ -130,7 +130,7 @@ async function removeData(folder: string): Promise<void> {
 }
 
 /**
- * Takes back what a drill that was interrupted may have left (the write block of an Elasticsearch that is not the labs' own), and the oldest runs; with `data` the labs' own
+ * Cleans up what an interrupted drill may have left (the write block of an Elasticsearch that is not the labs' own), and the oldest runs; with `data` the labs' own
  * servers as well. Returns the runs that went.
  */
 export async function cleanLabs(

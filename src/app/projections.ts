@@ -27,7 +27,7 @@ export function startProjections(
     wakeUps: WakeUps;
     metrics: Metrics;
     workerId: string | undefined;
-    /** The service that has told where its spans go: the others do it here. */
+    /** The service that has already logged where its spans go: the others do it here. */
     told: ServiceName;
   },
   stop: AbortSignal,
@@ -62,7 +62,7 @@ export function startProjections(
   return { running, done };
 }
 
-/** Tells of the grace that is over: every projection that was asked to stop says that it has, the one that is left in the middle of it too. */
+/** Reports that the grace has ended: every projection that was asked to stop logs that it has, even one that is left unfinished. */
 export function tellWhenLate(late: AbortSignal, sinks: Sinks, { running }: Pick<Projections, "running">): void {
   late.addEventListener("abort", () => {
     graceExceeded(sinks);

@@ -46,7 +46,7 @@ async function newEntries({ store, db, signal, onProgress }: Task) {
 }
 
 /**
- * Makes a projection anew from Postgres; with `emitOutbox` by an event for each row, for the workers to do. Throws a CommandError when a server cannot be reached,
+ * Rebuilds a projection from Postgres; with `emitOutbox` by queueing an event for each row, for the workers to process. Throws a CommandError when a server cannot be reached,
  * another rebuild is running, or `signal` fires.
  */
 export async function rebuild(

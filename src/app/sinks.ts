@@ -33,5 +33,5 @@ export function openSinks(
   return { log, metrics, tracing };
 }
 
-/** Tells what the process starts with. */
+/** Logs what the process starts with. */
 export const tellStart = (sinks: Sinks, config: Config): Promise<void> => started(sinks, config, build);

@@ -11,7 +11,7 @@ import { openSinks, tellStart } from "./sinks.ts";
 import { openStore } from "./store.ts";
 import { welcome } from "./welcome.ts";
 
-/** What is told when everything answers. */
+/** What is printed once everything answers. */
 export type Ready = {
   readonly url: string;
   /** Of the embedded trace store; null when it does not run. */
@@ -39,13 +39,13 @@ const closingMs = 5000;
  * `signal` fires, then drains. What has not ended some seconds after the grace (a database that does not answer) is left behind. Throws a CommandError when it cannot start.
  */
 export async function up(env: Env, options: UpOptions): Promise<void> {
-  // What happens all the time is for a log that somebody asked for.
+  // Routine events are logged only when asked for.
   const settings = readSettings({ ...env, LOG_LEVEL: env["LOG_LEVEL"] || "warn" });
   const late = graceAfter(options.signal, settings.config.OUTBOX_SHUTDOWN_GRACE_SECONDS * 1000 + closingMs);
   await Promise.race([run(settings, options, late), aborted(late)]);
 }
 
-/** `late` tells that nobody waits any more. */
+/** `late` fires when the grace has ended. */
 async function run(read: Settings, options: UpOptions, late: AbortSignal): Promise<void> {
   const startedAt = performance.now();
   await using resources = new AsyncDisposableStack();

@@ -13,8 +13,8 @@ import { openStore } from "./store.ts";
 type Flags = { readonly workerId?: string; readonly projection?: ProjectionName };
 
 /**
- * Carries events to their targets until `signal` fires or OUTBOX_RUN_SECONDS are over, then drains. What has not ended when the grace is over is left behind, closing what it
- * has opened included: leases run out. Throws a CommandError when it cannot start.
+ * Carries events to their targets until `signal` fires or OUTBOX_RUN_SECONDS have passed, then drains. What has not ended with the grace is left behind, including what it
+ * was closing: leases run out. Throws a CommandError when it cannot start.
  */
 export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise<void> {
   const settings = readSettings(env);
@@ -29,7 +29,7 @@ export async function work(env: Env, flags: Flags, signal: AbortSignal): Promise
   await Promise.race([carry(settings, flags, begun, stop, late), aborted(late)]);
 }
 
-/** `begun` is called when it has what it needs, `late` tells that nobody waits any more. */
+/** `begun` is called when it has what it needs; `late` fires when the grace has ended. */
 async function carry(
   settings: Settings,
   flags: Flags,
@@ -57,7 +57,7 @@ async function carry(
     );
   } else await tellMissingDocuments(prepared, store, sinks);
   const reports = (read: "live" | "ready") => combine(projections.running.map(({ health }) => health[read]()));
-  // Served once it can be answered: nothing may wait between this and the start of what it tells of.
+  // Served once it can be answered: nothing may wait between this and the start of what it reports on.
   const [metricsPort, healthPort] = [config.OUTBOX_METRICS_PORT, healthPortOf(config)];
   const ops = listening(
     config.API_HOST,

@@ -1,6 +1,6 @@
 import { FormatRegistry } from "@sinclair/typebox";
 
-/** Says whether `read` takes a text. What the libraries make of a text that they cannot take is an error that quotes it, so nothing of the kind goes past here. */
+/** Whether `read` accepts a text. The libraries' errors quote the text, so none of them leaves this function. */
 const reads =
   (read: (text: string) => boolean) =>
   (text: string): boolean => {
@@ -11,7 +11,7 @@ const reads =
     }
   };
 const visible = /^[\x21-\x7e]+$/;
-/** The texts that have a form of their own, and how people are told of it. */
+/** The special text formats, and how they are described to people. */
 export const formats = {
   url: {
     wanted: "an http:// or https:// URL",

@@ -1,7 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import type { formats } from "./formats.ts";
 
-/** What is said of a variable beside what it may hold: where people are shown it, and whether they are shown its value. */
+/** What a variable has besides its type: the group it is listed in, and whether its value is hidden. */
 export type Extra = { readonly group: string; readonly secret?: true };
 
 export const integer = (group: string, description: string, minimum: number, maximum: number, fallback?: number) =>

@@ -165,7 +165,7 @@ export function parseDatabaseUrl(text: string): DatabaseAddress {
   const { url, ...before } = parts;
   refuseDemands(url.searchParams, bad);
   const given = (name: string, otherwise: string) => url.searchParams.get(name) || otherwise;
-  // A password such as 1/x@ is cut there, and the rest would be told as the name of the database.
+  // A password such as 1/x@ is cut there, and the rest would be shown as the name of the database.
   if (/[/@]/.test(url.pathname.slice(1))) throw bad("has a / or @ where it must be %2F or %40");
   const database = given("dbname", before.database);
   if (database === "") throw bad("names no database");

@@ -21,11 +21,11 @@ export type DbOptions = {
   readonly statementTimeoutMs: number;
   /** Off behind a pooler in transaction mode. */
   readonly prepare: boolean;
-  /** How long a statement or a transaction may wait for a free connection; then it fails as unavailable. 5 s unless told. */
+  /** How long a statement or a transaction may wait for a free connection; then it fails as unavailable. Default: 5 s. */
   readonly poolTimeoutMs?: number;
   readonly onStatement?: OnStatement | undefined;
   /**
-   * What a server that crashes may do with the last moments' commits. "kept" (the default) for everything a user was told of. "redone" spares each commit its wait for the
+   * What a server that crashes may do with the last moments' commits. "kept" (the default) for everything that was acknowledged to a user. "redone" spares each commit its wait for the
    * disk (synchronous_commit = off): right for bookkeeping that is found undone and done again, in the order in which it was done.
    */
   readonly commits?: "kept" | "redone";
@@ -37,7 +37,7 @@ export type PoolState = {
   readonly max: number;
   /** Statements and transactions under way: each has a connection, or has one opened. */
   readonly used: number;
-  /** Open connections that nobody uses. */
+  /** Open, idle connections. */
   readonly idle: number;
   /** Statements and transactions that wait for a connection. */
   readonly pending: number;
@@ -47,7 +47,7 @@ export type Database = {
   readonly db: Db;
   readonly address: DatabaseAddress;
   readonly state: () => PoolState;
-  /** Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made: see `subscribe`. A silent connection is found out within `checkMs`, 15 s unless told. */
+  /** Calls `heard` for every NOTIFY on the channel, and once whenever the subscription is made: see `subscribe`. A silent connection is detected within `checkMs`, 15 s by default. */
   readonly listen: (channel: string, heard: () => void, checkMs?: number) => Promise<() => Promise<void>>;
   readonly close: () => Promise<void>;
 };

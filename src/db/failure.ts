@@ -51,12 +51,12 @@ export function failureReason(error: unknown): DatabaseReason {
 /** The statement itself is refused, whatever its values: a table, a column or a right is missing (class 42). No event is to blame for that, and mending it helps all. */
 export const isMisfit = (error: unknown): boolean => databaseErrorCode(error)?.startsWith("42") === true;
 
-/** No connection is to be had: all of the pool are taken, or all of the server (too_many_connections). */
+/** No connection is available: all of the pool are taken, or all of the server (too_many_connections). */
 export function isExhausted(error: unknown): boolean {
   return ["POOL_TIMEOUT", "53300"].includes(databaseErrorCode(error) ?? "");
 }
 
-/** Postgres has refused the statement, and is there to say so: nothing of it stands. What the driver or the network says leaves open whether a statement has committed. */
+/** Postgres itself rejected the statement: nothing of it was written. An error of the driver or the network leaves open whether a statement has committed. */
 export function isRolledBack(error: unknown): boolean {
   if (isUnavailable(error)) return false;
   for (let e: unknown = error; e instanceof Error; e = e.cause) if (e instanceof postgres.PostgresError) return true;
@@ -79,7 +79,7 @@ export function violatedConstraint(error: unknown): string | undefined {
   return undefined;
 }
 
-/** Whether a code is of a certificate that was not accepted: the server's by us, or ours by the server, which then sends an alert. */
+/** Whether the code means that a certificate was not accepted: the server's by us, or ours by the server, which then sends an alert. */
 export const isUntrusted = (code: string): boolean => /CERT|CRL|UNABLE_TO_VERIFY|_ALERT_/.test(code);
 
 /** Why a command cannot use its database, in one line without secrets. */

@@ -4,18 +4,18 @@ import { isRolledBack } from "./failure.ts";
 import { noConnection } from "./turns.ts";
 
 export type GatherOptions = {
-  /** Items of one piece of work at most. */
+  /** Maximum number of items in a batch. */
   readonly most: number;
-  /** Pieces of work under way at most: what comes then waits, and goes together. */
+  /** Maximum number of batches in flight: further items wait, and go together. */
   readonly atOnce: number;
-  /** How long an item may wait for its turn. It fails with code POOL_TIMEOUT then, and its work has not begun. */
+  /** How long an item may wait for its turn. After that it fails with code POOL_TIMEOUT, without having been started. */
   readonly timeoutMs: number;
 };
 
-/** Returns what became of each item, in their order, an Error for one that is refused. Writes all or nothing; throws what the database throws. */
+/** Returns the result of each item, in order, or an Error for one that is refused. Writes all or nothing; throws what the database throws. */
 export type Work<Item, Result> = (
   items: readonly Item[],
-  /** False the first time, for which others wait: whoever finds a row locked shall give up soon, to be done again alone. */
+  /** False the first time, while others wait: if a row is locked, give up soon; each item is then retried alone. */
   patient: boolean,
 ) => Promise<readonly (Result | Error)[]>;
 
@@ -26,11 +26,11 @@ export type Gathering<Item, Result> = {
 };
 
 /**
- * What is asked for while as much is under way as may be is done together when something has ended, in the order in which it was asked for; what comes before that is done at
- * once. A statement costs as much as several rows of it, so that a crowd is served several times as fast, and nobody waits for company.
+ * Runs an item at once while fewer than `atOnce` batches are in flight. Otherwise it queues; when a batch finishes, the queue goes out, in order, as the next one. A statement
+ * costs as much as several of its rows, so a crowd is served several times as fast, and nobody waits for others to arrive.
  *
- * Where the work throws, and Postgres has said itself that nothing of it stands, each item is done again, alone and beside the line: none fails for what its neighbour is, and
- * the line goes on. Any other failure leaves open what was written, and is told to all.
+ * If Postgres itself rejected the batch, so that nothing of it was written, every item is retried alone, outside the queue: none fails because of its neighbour, and the queue
+ * moves on. Any other failure leaves open what was written, and is reported to all.
  */
 export function gather<Item, Result>(
   work: Work<Item, Result>,
@@ -40,7 +40,7 @@ export function gather<Item, Result>(
   type Waiting = Asked & { readonly timer: ReturnType<typeof setTimeout> };
   const line = new Set<Waiting>();
   let underWay = 0;
-  // Work for several is no part of what the first of them does.
+  // Work for several callers must not run in the context of the first.
   const apart = AsyncLocalStorage.snapshot();
 
   const done = async (together: readonly Asked[], patient: boolean): Promise<void> => {

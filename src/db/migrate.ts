@@ -11,7 +11,7 @@ export const migrations: readonly { name: string; sql: string; hash: string }[] 
   hash: createHash("sha256").update(m.sql).digest("hex"),
 }));
 
-/** Any constant will do, as long as nobody else uses it in this database. */
+/** Any constant will do, as long as nothing else uses it in this database. */
 const migrationLock = 7_270_301_144n;
 
 type Applied = { name: string; hash: string };
@@ -61,7 +61,7 @@ export async function migrate(db: Db, environment: Environment): Promise<string[
     await tx.execute(
       sql`insert into environment_sentinel (id, project, env) values (1, 'wordloom', ${environment}) on conflict (id) do nothing`,
     );
-    // Of two environments that meet at a new database one has written it by now.
+    // When two environments race for a new database, one has written it by now.
     await checkSentinel(tx, environment);
     return pending.map((m) => m.name);
   });

@@ -2,7 +2,7 @@ import type postgres from "postgres";
 import { asEachCaller } from "./callers.ts";
 import type { Turns } from "./turns.ts";
 
-/** Is told of a statement when it is sent. Returns who is to be told how it ended, with the error if it failed; undefined: nobody wants to know. */
+/** Called when a statement is sent. Returns a callback for its end, with the error if it failed, or undefined if nobody wants to know. */
 export type OnStatement = (text: string) => ((error?: unknown) => void) | undefined;
 
 export type StatementOptions = {
@@ -21,7 +21,7 @@ function withOwn<T extends object>(client: T, own: { readonly unsafe: unknown; r
   });
 }
 
-/** A statement that the driver sends when somebody waits for it. */
+/** A statement that the driver sends once it is awaited. */
 const statement = (sql: postgres.ISql, prepare: boolean, text: string, parameters: Parameters) =>
   sql.unsafe(text, parameters, { prepare: prepare && parameters.length > 0 });
 
@@ -43,7 +43,7 @@ function statementsOf(
   return withOwn(tx, { unsafe });
 }
 
-/** BEGIN and COMMIT or ROLLBACK, told as statements. The driver sends them itself; each begins where its caller had to wait for it. */
+/** BEGIN and COMMIT or ROLLBACK, reported as statements. The driver sends them itself; each begins where its caller had to wait for it. */
 async function beginTold<T>(
   begin: Begin,
   onStatement: OnStatement,

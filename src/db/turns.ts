@@ -39,7 +39,7 @@ export function openTurns(max: number, timeoutMs: number): Turns {
   return {
     take: async (work) => {
       if (used < max) used += 1;
-      // Whoever is done hands over, so that nobody who comes now is served before.
+      // Hand over directly, so that no newcomer is served first.
       else await wait();
       try {
         return await work();

@@ -4,7 +4,7 @@ export type FromThread<Listening extends object> =
   | { readonly kind: "failed"; readonly message: string; readonly code?: string }
   | { readonly kind: "stopped" };
 
-/** What it is told. */
+/** Messages to the thread. */
 export type ToThread<Start extends object> = ({ readonly kind: "start" } & Start) | { readonly kind: "stop" };
 
 export type Thread<Listening extends object> = {

@@ -18,7 +18,7 @@ async function readBytes(request: Request, most: number): Promise<Uint8Array> {
   return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
 }
 
-/** Nobody writes deeper; checks and answers take a time that grows with the square of it, and end on the stack. */
+/** Nobody nests deeper; the time for checks and answers grows with the square of the depth, until the stack overflows. */
 const deepest = 64;
 
 /** Why a value cannot be worked on, though it is JSON; undefined when it can. */

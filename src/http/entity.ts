@@ -22,7 +22,7 @@ export function created(path: string, body: Shown): Response {
 }
 
 /**
- * The versions that If-Match names (RFC 9110 §13.1.1): a write over any other is refused, so that nobody overwrites what he has not seen. Weak tags count as well: a proxy that
+ * The versions that If-Match names (RFC 9110 §13.1.1): a write over any other is refused, so that nobody overwrites what they have not seen. Weak tags count as well: a proxy that
  * compresses makes them of ours, and what they stand for is the same version. What is no tag of ours matches nothing.
  */
 export function expectedVersions(request: Request): Expected {

@@ -23,7 +23,7 @@ export function serveOps(options: OpsOptions): OpsServer {
   const metrics = Bun.serve({
     hostname: options.host,
     port: options.metricsPort,
-    // Asked for, so that it hangs on nothing else: where `development` is false Bun shares the port with whoever else listens there, and says nothing.
+    // Set explicitly: with `development: false` Bun silently shares the port with any other listener by default.
     reusePort: false,
     routes: {
       "/metrics": async (request: Request) => {

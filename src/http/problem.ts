@@ -3,14 +3,14 @@ import { ParseError, NotFoundError as RouteNotFound, ValidationError } from "ely
 import { isContention, isUnavailable } from "../db/failure.ts";
 import { type ProblemCode, problems, WordloomError } from "../errors.ts";
 
-/** What is wrong with one part of a request: where it is (a JSON pointer, RFC 6901) and what would be right. Never what was sent. */
+/** What is wrong with one part of a request: where it is (a JSON pointer, RFC 6901) and what was expected. Never what was sent. */
 export type Fault = {
   readonly in: "body" | "query" | "path";
   readonly pointer: string;
   readonly detail: string;
 };
 
-/** A failure as the caller is told it. */
+/** A failure as reported to the caller. */
 export type Problem = {
   readonly code: ProblemCode;
   readonly detail: string;
@@ -52,7 +52,7 @@ function propertiesOf(validator: unknown): object {
   return properties instanceof Object ? properties : {};
 }
 
-/** Which problem a thrown error is. Whatever nobody expected is INTERNAL, and nothing of it is told. */
+/** Maps a thrown error to a problem. Anything unexpected is INTERNAL, and none of it is disclosed. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof WordloomError)
     return { ...(error.status === 503 ? retriable(error.code) : { code: error.code }), detail: error.message };

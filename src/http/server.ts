@@ -20,7 +20,7 @@ export type ServerParts = Omit<Desk, "signalsOf"> & {
   readonly readiness: Readiness;
 };
 
-/** One route, as the documentation tells of it. */
+/** One route, as it appears in the documentation. */
 export type Route = {
   readonly method: string;
   readonly path: string;

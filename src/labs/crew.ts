@@ -14,7 +14,7 @@ export type Worker = Child & {
   readonly scrape: (name: string) => Promise<void>;
 };
 
-/** The processes of a drill: the API, and what it starts beside it. */
+/** The processes of a drill: the API, and what the drill starts next to it. */
 export type Crew = {
   /** Resolves when `holds` answers true; throws a CommandError when that takes longer than `--duration`, and when the drill shall end before its time. */
   readonly until: (what: string, holds: () => boolean | Promise<boolean>) => Promise<void>;
@@ -100,7 +100,7 @@ export async function openCrew(
     throw error;
   }
 
-  /** The body of a good answer of one of the drill's processes. */
+  /** The body of a successful response from one of the drill's processes. */
   async function asked(url: string, request: RequestInit, { label, lastLines }: Child): Promise<string> {
     const timeout = AbortSignal.timeout(startSeconds * 1000);
     const response = await fetch(url, { ...request, signal: timeout }).catch((error: unknown) => {

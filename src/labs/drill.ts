@@ -14,10 +14,10 @@ export type Check = {
   readonly observed: unknown;
 };
 
-/** One of the classic failures: how it is brought about, and what must be found in what it leaves behind. */
+/** One of the classic failures: how it is caused, and what its evidence must show. */
 export type Drill = {
   readonly name: DrillName;
-  /** Whose spans tell of it. */
+  /** The service whose spans show it. */
   readonly service: "search" | "chronicle";
   /** What is broken, and how: goes into `_recipe.json`. */
   readonly inject: (stage: Pick<Stage, "options">) => Readonly<Record<string, unknown>>;
@@ -40,7 +40,7 @@ export type DocumentPair = {
 
 type Line = Readonly<Record<string, unknown>>;
 
-/** The evidence of a run, as far as it is there: what is missing reads as nothing, and the checks say so. */
+/** The evidence of a run, as far as it exists: missing parts read as empty, and the checks fail on them. */
 export type Evidence = {
   readonly dir: string;
   readonly metrics: (name: string) => Page;
@@ -106,7 +106,7 @@ const count = (rows: readonly EventRow[], of: (row: EventRow) => string) =>
       .map(([key, group]) => [key, group.length]),
   );
 
-/** Nothing is lost: of every event that was appended there is one row, and it is done. */
+/** Nothing is lost: every appended event has one row, and it is done. */
 export function everythingDone({ rows, appended }: Evidence): Check {
   const found = count(rows, ({ projection }) => projection);
   const complete = Object.entries(appended).every(([projection, n]) => found[projection] === n);

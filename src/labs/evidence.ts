@@ -76,7 +76,7 @@ export function runsIn(outdir: string, scenario: string): string[] {
   }
 }
 
-/** The folder of a run; of the newest where none is named. Throws a CommandError when there is none. */
+/** The folder of a run, by default the newest. Throws a CommandError when there is none. */
 export function findRun(outdir: string, scenario: string, runId: string | undefined): string {
   const run = runId ?? runsIn(outdir, scenario).at(-1);
   if (run === undefined || !runsIn(outdir, scenario).includes(run))

@@ -20,11 +20,11 @@ const binary: readonly string[] = import.meta.url.includes("/$bunfs/")
   ? [process.execPath]
   : [process.execPath, fileURLToPath(new URL("../main.ts", import.meta.url))];
 
-/** More than OUTBOX_SHUTDOWN_GRACE_SECONDS, which is left as it is. */
+/** More than OUTBOX_SHUTDOWN_GRACE_SECONDS, which keeps its default. */
 const killAfterMs = 30_000;
 
 const running = new Set<Bun.Subprocess>();
-// Whoever leaves at once, by a second signal, leaves nobody behind.
+// An immediate exit, on a second signal, leaves no child behind.
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });

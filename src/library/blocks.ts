@@ -60,7 +60,7 @@ async function gapAfter(tx: Tx, bookId: string, afterId: string | null | undefin
 }
 
 /**
- * A gap with room for `count` blocks. Eighteen decimals are used up by about sixty inserts at one place; then the whole book is numbered anew.
+ * A gap with room for `count` blocks. Eighteen decimals are used up by about sixty inserts at one place; then the whole book is renumbered.
  * That is no write of the blocks (nobody sees it but as the same sequence), so their versions stay.
  */
 async function roomFor(tx: Tx, bookId: string, afterId: string | null | undefined, count: number): Promise<Gap> {

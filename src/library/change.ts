@@ -33,7 +33,7 @@ export type Change = {
   readonly chronicled?: boolean;
 };
 
-/** One open transaction of the library. What `record` is told commits with the verb's own rows, or not at all: every verb calls it for all that it wrote. */
+/** One open transaction of the library. What is passed to `record` commits with the verb's own rows, or not at all: every verb calls it for everything it wrote. */
 export type Unit = {
   readonly tx: Tx;
   readonly cause: Cause;

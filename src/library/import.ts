@@ -23,7 +23,7 @@ export type ImportReport = {
   blocks_deleted: number;
   unchanged: number;
   failed: Unreadable[];
-  /** True when it was told to stop before the end; the same import run again goes on. */
+  /** True when it was stopped before the end; running the same import again continues it. */
   interrupted: boolean;
   seconds: number;
 };
@@ -39,7 +39,7 @@ export type ImportOptions = {
   readonly onProgress?: (done: number, total: number) => void;
 };
 
-/** Waiting for another import's file, or for somebody who writes in the same book, may take longer than one statement is given. */
+/** Waiting for another import's file, or for another writer in the same book, may take longer than one statement is allowed. */
 const mostAttempts = 10;
 
 /** A name as the API would take it: one line, at most 255 characters. */

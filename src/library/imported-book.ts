@@ -7,7 +7,7 @@ import { changeBook, createBook, deleteBook } from "./books.ts";
 import type { Change, Unit } from "./change.ts";
 import type { MarkdownBlock } from "./markdown.ts";
 
-/** What a file wants its book to be. */
+/** The book that a file describes. */
 export type ImportedBook = {
   readonly libraryId: string;
   /** Where a new one goes. */
@@ -62,7 +62,7 @@ const blockChange = (
   payload: block === undefined ? {} : { type: block.type },
 });
 
-/** Runs of what is there against runs of what is wanted: a replaced block keeps its identity, what is the same is not touched. */
+/** Compares existing runs with wanted runs: a replaced block keeps its identity, an unchanged one is not touched. */
 function plan(stored: readonly StoredBlock[], wanted: readonly MarkdownBlock[]): Plan {
   const key = (type: string, level: number | null, content: string) => `${type} ${level ?? ""} ${content}`;
   const runs = diffArrays(

@@ -97,7 +97,7 @@ export async function createTags(
   const rows = JSON.stringify(
     made.map(({ tag }) => [tag.id, tag.userId, tag.name, tag.color, tag.iconEmoji, tag.description]),
   );
-  // By name: of two crowds that want the same ones, one waits for the other and never each for the other. Among equal names the first that was asked for.
+  // By name, so that two batches that want the same names cannot deadlock. Among equal names, in order of arrival.
   const created = await create<{ readonly id: string; readonly created_at: string; readonly updated_at: string }>(
     db,
     committed,

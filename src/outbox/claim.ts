@@ -95,7 +95,7 @@ async function claimWithoutLock(
   return await take(db, queue, options, claimBatchId, still);
 }
 
-/** Gives back what a claim took whose answer never came: nobody knows of it, and its lease would have to run out first. Nothing was sent. */
+/** Gives back the rows of a claim whose answer never came: otherwise its lease would have to run out first. Nothing was sent. */
 async function giveBack(db: Db, queue: Queue, claimBatchId: string): Promise<void> {
   await db.execute(sql`
     with held as (delete from outbox_leases where claim_batch_id = ${claimBatchId}::uuid returning ids)

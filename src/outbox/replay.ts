@@ -8,7 +8,7 @@ export type ReplayRequest = {
   readonly reason: string;
   readonly limit: number;
   readonly entityType?: string | undefined;
-  /** Only events that failed within the last so many hours. */
+  /** Only events that failed within this many hours. */
   readonly sinceHours?: number | undefined;
   readonly ids?: readonly bigint[] | undefined;
 };
@@ -33,7 +33,7 @@ export async function replayable(db: Db, queue: Queue, request: ReplayRequest): 
 
 /**
  * Puts failed events back into the queue, at most `limit`, with an audit row each in the same statement: failed never revives without one.
- * `attempts` goes on counting; what counts towards the limit starts anew. Returns the ids.
+ * `attempts` keeps counting; the count towards the limit starts again. Returns the ids.
  */
 export async function replay(db: Db, queue: Queue, request: ReplayRequest): Promise<bigint[]> {
   const rows = await db.execute<{ id: string }>(sql`

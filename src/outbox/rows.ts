@@ -30,7 +30,7 @@ export const readRows = async (db: Db, queue: Queue, entityIds: readonly string[
            e.claim_batch_id::text, e.traceparent, e.reclaim_count, e.last_reclaimed_by, e.last_reclaimed_from, e.last_reclaimed_reason, e.replay_count
       from ${sql.identifier(queue.table)} e where e.entity_id = any(${`{${entityIds.join(",")}}`}::uuid[]) order by e.id`);
 
-/** Runs `work` while nobody claims, settles or appends: whoever wants to waits for its end, or for the end of its own patience. */
+/** Runs `work` while nobody can claim, settle or append: others wait until it ends, or until their own lock timeout. */
 export const holdingQueues = async <T>(db: Db, work: () => Promise<T>): Promise<T> =>
   await db.transaction(async (tx) => {
     // A session that does nothing else would be ended after some seconds.

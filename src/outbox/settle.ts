@@ -53,9 +53,9 @@ function keptColumns(outcome: Exclude<Outcome, { kind: "done" }>): Kept {
  * Writes the outcomes of a whole batch in one statement, fenced by the lease: done rows move to history, the others go back or fail.
  * Returns the ids that were settled; an id that is missing was not ours any more and was not touched. Throws what the driver throws.
  *
- * `again`: the same outcomes may have been settled before, by a statement whose answer was lost. What that one settled is returned as well. A done row names its claim for
- * ever. One that went back or failed names nobody, and may be somebody else's by now: that it was settled is told by the lease, which ends with its last row. Was it
- * over before this statement came, and holds still by the clock, so that nobody can have taken its rows, then it was us.
+ * `again`: the same outcomes may have been settled before, by a statement whose answer was lost. What that one settled is returned as well. A done row keeps the id of its
+ * claim for ever. One that was retried or failed does not, and may belong to another worker by now: for those we look at the lease row, which is deleted with the last event.
+ * If it is already gone while the lease has not yet expired, nobody can have taken its rows, so our earlier attempt must have settled them.
  */
 export async function settle(
   db: Db,

@@ -5,7 +5,7 @@ import type { Database } from "../db/client.ts";
 const channel = "wordloom_outbox";
 const coalesceMs = 5;
 
-/** Tells workers that there is work: at once in this process, by one NOTIFY every few milliseconds elsewhere. A hint only: the poll finds what a lost one misses. */
+/** Tells workers that there is work: at once in this process, by one NOTIFY every few milliseconds elsewhere. Only a hint: polling finds what a lost one misses. */
 export type WakeUps = {
   /** Call after the commit. Never throws, never waits. */
   readonly announce: () => void;

@@ -49,8 +49,8 @@ function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decisi
 }
 
 /**
- * One batch from claim to settlement: prepare, wait for the turn to send, send, settle, tell. Returns when its events are due again, if any is.
- * Never throws: what cannot be settled is told, and its lease runs out.
+ * One batch from claim to settlement: prepare, wait for the turn to send, send, settle, report. Returns when its events are due again, if any are.
+ * Never throws: what cannot be settled is reported, and its lease runs out.
  */
 export async function processBatch(
   host: BatchHost,

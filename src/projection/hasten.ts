@@ -15,7 +15,7 @@ const targetReasons = reasons.filter((r) =>
 const atOnce = 10_000;
 const betweenTriesMs = 1000;
 
-/** Makes what waits for the target due before its backoff is over, which is up to an hour. */
+/** Makes events that wait for the target due before their backoff of up to an hour has passed. */
 export type Hasten = {
   /** One event: something for the probe to send. */
   readonly one: () => Promise<void>;

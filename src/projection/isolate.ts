@@ -2,12 +2,12 @@ import { isContention, isMisfit, isUnavailable } from "../db/failure.ts";
 import type { ClaimedEvent, Decision } from "../events.ts";
 import { type Backoff, retryDelayMs } from "./backoff.ts";
 
-/** The event's own fault, and trying again cannot help. */
+/** The event itself is at fault, and trying again cannot help. */
 export const failedForGood = (error: string): Decision => ({
   outcome: { kind: "fail", reason: "deterministic_exception", error, sent: true },
 });
 
-/** Nobody knows what is wrong with the event: tried again, but not for ever. */
+/** The cause is unknown: the event is tried again, but not for ever. */
 export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: number, backoff: Backoff): Decision {
   const reason = "unknown_exception";
   if (event.countedAttempts + 1 >= maxAttempts) return { outcome: { kind: "fail", reason, error, sent: true } };
@@ -15,10 +15,10 @@ export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: numb
   return { outcome: { kind: "retry", reason, error, delayMs, counted: true, sent: true } };
 }
 
-/** So many that fail alone, and nothing that does not: then it is not the events. */
+/** After this many single-event failures without one success, the fault is not the events'. */
 const tooMany = 8;
 
-/** The database fails for whatever it is asked: a corrupt index, or a defect of ours. */
+/** The database fails for every event: a corrupt index, or a bug of ours. */
 export class FailsForAll extends Error {
   constructor(cause: unknown) {
     super("Postgres fails for every event", { cause });
@@ -27,9 +27,9 @@ export class FailsForAll extends Error {
 }
 
 /**
- * Does with all events what the database must do for each, and where it cannot, with halves of them, until what it cannot do stands alone and all the others are done:
- * 2⌈log₂ n⌉ + 1 times for one such event. `work` answers in the order of its events. Throws where the database is away or busy, or does not have what every statement wants,
- * and FailsForAll: that is no event's fault.
+ * Runs `work` on all events and, where the database cannot do it, on halves of them, until the failing events are isolated and all others are done: 2⌈log₂ n⌉ + 1 runs
+ * for one such event. `work` returns one answer per event, in order. Throws when the database is down or busy, or lacks something that every statement needs, and FailsForAll:
+ * none of these is an event's fault.
  */
 export async function isolating<T>(
   events: readonly ClaimedEvent[],

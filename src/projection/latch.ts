@@ -1,4 +1,4 @@
-/** A bell that remembers: rung while nobody waits, the next wait ends at once. */
+/** A bell that remembers: if it is rung while nobody waits, the next wait ends at once. */
 export type Latch = {
   readonly ring: () => void;
   /** Resolves when the bell rings, at the latest after `ms`; says whether it rang. */

@@ -17,7 +17,7 @@ const probeAnswerMs = 1000;
 /** Consecutive batches that fail as a whole until the target counts as down. */
 const failuresToOpen = 2;
 
-/** The target is down: no event of the batch could be done. Thrown only to tell the breaker. */
+/** The target is down: no event of the batch could be done. Thrown only to inform the breaker. */
 class TargetDown extends Error {
   readonly applied: Applied;
   constructor(applied: Applied) {

@@ -8,12 +8,12 @@ import { describeError } from "../telemetry/log.ts";
 import { countRows, past } from "./pages.ts";
 import { rowEvent } from "./search/document.ts";
 
-/** `done` of `total`; asked for after each page. */
+/** `done` of `total`; called after each page. */
 export type Progress = (done: number, total: number) => void;
 
-/** Held by a rebuild from begin to end. */
+/** Held by a rebuild from start to end. */
 export type RebuildLock = {
-  /** Throws when the lock is lost: somebody else may be at work by now. */
+  /** Throws when the lock is lost: another rebuild may be running by now. */
   readonly check: () => Promise<void>;
 };
 

@@ -9,7 +9,7 @@ const settling = 2;
 export type Slot = {
   /** Waits for the right to send. */
   readonly turn: Turn;
-  /** The batch is over. */
+  /** The batch has ended. */
   readonly leave: () => void;
 };
 

@@ -141,7 +141,7 @@ function found(result: ItemResult, judged: Judged): Done | Fault {
   }
 }
 
-/** The decision table. Pure: what the engine said of one item, and the event's history, in; what becomes of the event, out. */
+/** The decision table. A pure function: from the engine's answer for one item and the event's history to the outcome of the event. */
 export function verdict(result: ItemResult, judged: Judged, limits: Limits): Verdict {
   const finding = found(result, judged);
   if ("kind" in finding) return finding;

@@ -9,7 +9,7 @@ export type BulkItem = { readonly id: string; readonly version: bigint } & (
   | { readonly op: "delete" }
 );
 
-/** Why a whole request failed. `unknown` outcomes may have been applied. */
+/** Why a whole request failed. Requests that failed as `lost` or `timeout` may have been applied. */
 export type RequestFailure =
   | { readonly kind: "connect"; readonly detail: string }
   | { readonly kind: "lost"; readonly detail: string }
@@ -90,7 +90,7 @@ function storedVersion(reason: string): bigint | null {
 }
 
 const fieldName = `\\[(?:${documentFields.join("|")})\\]`;
-/** What of the engine's words is kept. All else is left out: it quotes what users wrote, in more forms than can be known ("For input string: …"), and a proxy quotes credentials. */
+/** The parts of the engine's answer that are kept. Everything else is dropped: it quotes what users wrote, in more forms than can be known ("For input string: …"), and a proxy quotes credentials. */
 const telling = [
   new RegExp(`\\bfield ${fieldName}(?: of type \\[[a-z_]+\\])?`),
   new RegExp(`dynamic introduction of ${fieldName}`),

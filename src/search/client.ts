@@ -56,13 +56,13 @@ export function mayComeBack(error: unknown): boolean {
   );
 }
 
-/** The engine's name for an error; null where there is none, or it is no name: what else stands there may be anything. */
+/** The engine's name for an error; null if there is none, or if it is not a name: anything else could be there. */
 export function errorTypeOf(error: object): string | null {
   const type: unknown = "type" in error ? error.type : undefined;
   return typeof type === "string" && /^[a-z][a-z0-9_]{0,79}$/.test(type) ? type : null;
 }
 
-/** What went wrong between us and the engine, in one line. Of an answer its status and the name of the error alone: the rest may quote documents, queries and credentials. */
+/** What went wrong between us and the engine, in one line. For an answer, only its status and the name of the error: the rest may quote documents, queries and credentials. */
 export function describeFailure(error: unknown): string {
   if (error instanceof errors.ResponseError) {
     const body: unknown = error.meta.body;

@@ -103,7 +103,7 @@ export async function ensureIndex(client: Client, search: SearchIndex): Promise<
     return "created";
   } catch (error) {
     if (error instanceof errors.ResponseError && error.message.includes("resource_already_exists_exception")) {
-      // Somebody else was quicker; or the index is there without its alias, which is put back.
+      // Another process was quicker; or the index exists without its alias, which is put back.
       const problem = await takeAsOurs(client, search, await mappingsBehind(client, first));
       if (problem) return problem;
       await client.indices.updateAliases({ actions: [{ add: { index: first, alias, is_write_index: true } }] });
@@ -131,7 +131,7 @@ function numberOf(alias: string, index: string): number | null {
   return /^\d{6,9}$/.test(digits) ? Number(digits) : null;
 }
 
-/** Makes the index that comes after those of `alias`, empty. What an interrupted rebuild has left goes first: nobody but one rebuild may call this at a time. */
+/** Creates the next, empty index after those of `alias`. Remains of an interrupted rebuild are removed first: only one rebuild may call this at a time. */
 export async function openNextIndex(client: Client, { alias, environment }: SearchIndex): Promise<NextIndex> {
   await dropAside(client, alias);
   const numbers = (await indicesBehind(client, `${alias}-*`)).map((index) => numberOf(alias, index) ?? 0);

@@ -1,7 +1,7 @@
 import type { Attributes, AttributeValue } from "@opentelemetry/api";
 import { type Ended, reasonOf } from "./event-signals.ts";
 
-/** What all values say; `mixed` where they differ, "none" where there is none. */
+/** The common value; `mixed` when they differ, "none" when there are none. */
 export function shared(values: readonly string[]): string {
   const [first = "none", ...rest] = new Set(values);
   return rest.length === 0 ? first : "mixed";
@@ -25,7 +25,7 @@ function labsOf(outcomes: readonly Ended[]): Attributes {
   return Object.fromEntries([...said].flatMap(([key, values]) => (values.size === 1 ? [[key, [...values][0]]] : [])));
 }
 
-/** How a batch is told to have ended. */
+/** The reported end of a batch. */
 export type BatchResult = {
   readonly said: {
     readonly result: "ok" | "partial" | "retry" | "failed";
@@ -64,7 +64,7 @@ export function batchResult(outcomes: readonly Ended[]): BatchResult {
   };
 }
 
-/** The end of a batch that could not be settled: nobody knows of any of its events. */
+/** The end of a batch that could not be settled: the outcome of its events is unknown. */
 export const notSettled: Omit<BatchResult["said"], "owner_mismatch"> = {
   result: "failed",
   reason: "unknown",

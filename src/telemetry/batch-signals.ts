@@ -10,12 +10,12 @@ import { contextBelow, parseHeaders } from "./propagation.ts";
 export type BatchSignals = {
   /** Runs the batch's work inside its span. */
   readonly run: <T>(work: () => T) => T;
-  /** What is sent is made: so many documents, none where nothing is left to be sent. */
+  /** The requests are built: with this many documents, 0 when nothing is left to send. */
   readonly prepared: (documents: number) => void;
-  /** The database can do nothing with this event, alone as it is. */
+  /** The database cannot process this event, even on its own. */
   readonly blamed: (event: ClaimedEvent, error: unknown) => void;
   readonly bulkSent: (request: BulkRequest) => void;
-  /** After the settle, from what the rows now say. `settled` are the ids that were still ours. Resolves when all is told. */
+  /** After the settle, from what the rows now say. `settled` are the ids that were still ours. Resolves when everything is reported. */
   readonly settled: (
     decisions: ReadonlyMap<bigint, Decision>,
     settled: ReadonlySet<bigint>,
@@ -38,14 +38,14 @@ export type ClaimTold = {
   readonly probe?: boolean;
 };
 
-/** Tells of a claim that found work; what it returns tells of the batch from there on. Of a probe that finds the target still down there is one line a second. */
+/** Reports a claim that found work; what it returns reports the batch from there on. Probes that find the target still down are logged once a second. */
 export type TellClaim = (batch: Pick<Lease, "claimBatchId" | "events">, claim: ClaimTold) => BatchSignals;
 
 const maxLinks = 128;
-/** So many spans of events take a millisecond: for those of a whole batch in one turn, what others of the process wait for would wait five. */
+/** This many event spans take a millisecond; a whole batch in one turn would hold up the rest of the process for five. */
 const toldAtOnce = 100;
 
-/** Of what has become somebody else's meanwhile. */
+/** For events that belong to another worker by now. */
 const mismatch: Ended = { outcome: { kind: "skipped", reason: "owner_mismatch" } };
 
 /** Spans, counters and log lines of each batch, and of its events. `mayTell` is asked before the line of a probe in vain. */
@@ -121,7 +121,7 @@ export function batchSignals(sinks: WorkerSinks, mayTell: () => boolean): TellCl
       prepared: (documents) => {
         const told = { mode: "es_bulk_prepare", bulk_ops: documents, result: documents === 0 ? "noop" : "prepared" };
         if (own)
-          // Of the name of the batch's own, as operators search for it: by mode.
+          // Same name as the batch's own span: operators tell them apart by mode.
           tracing.past(own, {
             name: "projection.process_batch",
             startedAt: claimedAt,

@@ -16,13 +16,13 @@ export function withoutCredentials(url: string): string {
   return `${protocol}//${host}${pathname}`;
 }
 
-/** True where an OTLP/HTTP client is pointed at the port that speaks gRPC: nothing would ever arrive, and nobody would say why. */
+/** True when an OTLP/HTTP client is pointed at the gRPC port: nothing would ever arrive, and no error would say why. */
 export function pointsAtGrpc(config: Config): boolean {
   const url = tracesEndpoint(config);
   return url !== undefined && new URL(url).port === "4317";
 }
 
-/** Whether somebody takes connections there, within a quarter of a second. */
+/** Whether anything accepts connections there, within a quarter of a second. */
 export async function isReachable(url: string): Promise<boolean> {
   const { hostname, port, protocol } = new URL(url);
   const { promise, resolve } = Promise.withResolvers<boolean>();

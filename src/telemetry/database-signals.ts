@@ -14,8 +14,8 @@ type DatabasePlace = {
 };
 
 /**
- * Returns what is told of each statement when it is sent, and hands back what is told how it ended: a client span below the request's. Their text has placeholders, never
- * values. Undefined when tracing is off, or when the request is not sampled: then there is nothing to tell.
+ * Returns a listener that is called for each statement when it is sent, and returns one for its end: a client span below the request's. The text has placeholders, never
+ * values. Undefined when tracing is off, or when the request is not sampled: then there is nothing to report.
  */
 export function statementSignals(
   { enabled, tracer }: Tracing,

@@ -4,15 +4,15 @@ import { sampledTraceId } from "./log.ts";
 import type { Tally } from "./metrics.ts";
 import type { Sinks } from "./signals.ts";
 
-/** What became of one event of a batch: what was decided, or that it was somebody else's by the time of the settle. */
+/** What became of one event of a batch: the decision, or that it belonged to another worker by the time of the settle. */
 export type Ended = Omit<Decision, "outcome"> & {
   readonly outcome: Outcome | { readonly kind: "skipped"; readonly reason: "owner_mismatch" };
 };
 
-/** Why it is not done; undefined where nothing stood in its way. */
+/** Why it is not done; undefined when nothing prevented it. */
 export const reasonOf = ({ outcome }: Ended): string | undefined => ("reason" in outcome ? outcome.reason : undefined);
 
-/** Which event: what spans and lines are searched by, whatever they tell of it. */
+/** Identifies the event: what spans and log lines are searched by. */
 type Named = Pick<Reclaimed, "id" | "entityType" | "entityId" | "op">;
 
 /**
@@ -56,7 +56,7 @@ export function eventAttributes(
       };
 }
 
-/** On every line of an event, whatever it tells. */
+/** On every log line of an event. */
 export const eventNames = (event: Named, claimBatchId: string | null) => ({
   outbox_event_id: event.id.toString(),
   claim_batch_id: claimBatchId,
@@ -110,7 +110,7 @@ export type TellEvent = (
     readonly links: Link[] | undefined;
     /** The spans that the events come from, by the event's id. */
     readonly producers: ReadonlyMap<bigint, SpanContext>;
-    /** That an event is to be tried again is told at debug alone. */
+    /** Log retries of events at debug only. */
     readonly quiet: boolean;
   },
   /** Seconds from append to settle. */

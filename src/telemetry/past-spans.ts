@@ -12,10 +12,10 @@ import type { Resource } from "@opentelemetry/resources";
 import { RandomIdGenerator, type Sampler, SamplingDecision, type SpanProcessor } from "@opentelemetry/sdk-trace-base";
 import { contextBelow } from "./propagation.ts";
 
-/** A span of what is over. */
+/** A span of finished work. */
 export type PastSpan = {
   readonly name: string;
-  /** INTERNAL where none is given. */
+  /** Default: INTERNAL. */
   readonly kind?: SpanKind;
   /** Both by the wall clock, in milliseconds. */
   readonly startedAt: number;

@@ -12,7 +12,7 @@ import type { TraceContext } from "../events.ts";
 
 const none: TraceContext = { traceparent: null, tracestate: null };
 
-/** Level 2 adds this flag to `sampled`; the other bits are nobody's yet and go out as 0. */
+/** Level 2 adds this flag to `sampled`; the other bits are still unassigned and are sent as 0. */
 const randomTraceId = 0b10;
 const knownFlags = TraceFlags.SAMPLED | randomTraceId;
 
@@ -40,7 +40,7 @@ type Members = ReadonlyMap<string, string>;
 const member = /^([a-z0-9][a-z0-9_\-*/@]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])$/;
 const maxMembers = 32;
 
-/** Undefined for a list that breaks the rules: it goes as a whole. Of a key that comes twice the first counts, it is the newer one. */
+/** Undefined for a list that breaks the rules: it is dropped as a whole. Of a repeated key the first counts: it is the newer one. */
 function parseTraceState(text: string): Members | undefined {
   const members = new Map<string, string>();
   const parts = text
@@ -56,7 +56,7 @@ function parseTraceState(text: string): Members | undefined {
   return members;
 }
 
-/** What is passed on has at most so many characters; before members go from the end, the long ones go (3.3.1.5). */
+/** At most this many characters are passed on; long members are dropped first, then members from the end (3.3.1.5). */
 const maxLength = 512;
 const longMember = 128;
 

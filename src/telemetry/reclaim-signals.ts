@@ -3,10 +3,10 @@ import type { Reclaimed } from "../events.ts";
 import { eventAttributes, eventFields, type WorkerSinks } from "./event-signals.ts";
 import { parseHeaders } from "./propagation.ts";
 
-/** Tells of events whose lease was taken away. */
+/** Reports events whose lease was taken away. */
 export type TellReclaimed = (events: readonly Reclaimed[]) => void;
 
-/** Counters and a log line of each, in the trace of who wrote it; and a span of an event that has failed by it, which no batch will tell of. */
+/** Counters and a log line for each event, in the trace of its write; and a span for an event that failed because of it, which no batch will report. */
 export function reclaimSignals(worker: WorkerSinks): TellReclaimed {
   const { log, metrics, tracing, identity, at } = worker;
 

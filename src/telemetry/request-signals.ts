@@ -12,7 +12,7 @@ export type RequestSignals = {
   readonly trace: TraceContext;
   /** Runs inside the server span. */
   readonly run: <T>(work: () => T) => T;
-  /** What was sent does not fit the schema. `faults` say where and what would be right, never what was sent. */
+  /** The request does not match the schema. `faults` say where and what was expected, never what was sent. */
   readonly refused: (
     route: string | null,
     status: number,

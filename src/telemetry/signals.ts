@@ -7,8 +7,8 @@ import type { Metrics } from "./metrics.ts";
 import { dropReasons, type TellDrop, type Tracing } from "./tracing.ts";
 
 /**
- * What happens, told once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
- * Here is the process; request-signals.ts has what it is asked for, database-signals.ts what is sent to Postgres, worker-, reclaim-, batch-, bulk- and event-signals.ts have the queues.
+ * What happens, reported once: each function writes metric, span and log line from the same arguments, so that they cannot disagree.
+ * This file covers the process; request-signals.ts the requests, database-signals.ts the statements, and worker-, reclaim-, batch-, bulk- and event-signals.ts the queues.
  * No file outside of telemetry names a metric, a span, an attribute or a log event.
  */
 
@@ -16,7 +16,7 @@ export type Sinks = { readonly log: Log; readonly metrics: Metrics; readonly tra
 
 export type Build = { readonly version: string; readonly revision: string };
 
-/** Tells what a process starts with; warn, so that no level hides it. */
+/** Logs what a process starts with, at warn so that no level hides it. */
 export async function started(sinks: Sinks, config: Config, build: Build): Promise<void> {
   const { log, metrics } = sinks;
   metrics.set("wordloom_build_info", { version: build.version, revision: build.revision, bun_version: Bun.version }, 1);
@@ -27,7 +27,7 @@ export async function started(sinks: Sinks, config: Config, build: Build): Promi
   await tracingStarted(sinks, config);
 }
 
-/** Tells where the spans of one service go. */
+/** Logs where the spans of one service go. */
 export async function tracingStarted({ log, tracing }: Sinks, config: Config): Promise<void> {
   const startup = await tracing.startup();
   log.warn({ event: "tracing.startup", ...startup }, startup.enabled ? "Tracing is on" : "Tracing is off");
@@ -94,7 +94,7 @@ export function workerListeningAt({ log }: Sinks, metricsUrl: string, healthUrl:
 const tellDropsMs = 60_000;
 
 /**
- * Returns what counts dropped spans; each reason starts at 0, so that increase() sees the first drop. Why the collector did not take them is told in a line, at most once a
+ * Returns the counter of dropped spans; each reason starts at 0, so that increase() sees the first drop. Why the collector did not take them is logged, at most once a
  * minute: of `error` its code alone, since a collector's answer may quote what it was sent.
  */
 export function spansDropped(metrics: Metrics, log: Pick<Log, "warn">): TellDrop {

@@ -98,7 +98,7 @@ function link(to: BinaryWriter, { context, attributes: about, droppedAttributesC
 export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8Array {
   const to = new BinaryWriter();
   const alone = new BinaryWriter();
-  /** The attributes of the span before, and so many of the first of them as bytes. */
+  /** The attributes of the previous span, and the first few of them as bytes. */
   const last: { readonly key: string; readonly value: unknown }[] = [];
   let head = { length: 0, bytes: new Uint8Array() };
 
@@ -116,7 +116,7 @@ export function openSpanSerializer(): (spans: readonly ReadableSpan[]) => Uint8A
     for (const key in all) {
       const value = all[key];
       const before = last[place];
-      // A list may be another by now.
+      // A list may have changed in place.
       if (!alike || before?.key !== key || before.value !== value || typeof value === "object") {
         if (alike) to.raw(headOf(place));
         alike = false;

@@ -36,7 +36,7 @@ export type Tracing = {
   readonly enabled: boolean;
   readonly tracer: Tracer;
   readonly past: TellPastSpan;
-  /** What start-up tells about tracing (operator documents, tracing.startup). Asks once whether anybody listens where spans go, for a quarter of a second at most. */
+  /** What start-up logs about tracing (operator documents, tracing.startup). Checks once whether anything listens where spans go, for at most a quarter of a second. */
   readonly startup: () => Promise<TracingStartup>;
   /** Sends what is left, for at most two seconds; what is left then is counted as dropped. Never throws. */
   readonly close: () => Promise<void>;
@@ -91,8 +91,8 @@ function createSampler(config: Config): Sampler {
 }
 
 /**
- * Hands spans to the SDK's batch processor and knows of each what became of it: the SDK drops silently when its queue is full or an export fails.
- * Every export is tried anew, so a collector that was down is found again. `abandon` counts what has not arrived by then, and whatever still ends.
+ * Hands spans to the SDK's batch processor and keeps track of each: the SDK drops silently when its queue is full or an export fails.
+ * Every export is a new attempt, so a collector that was down is found again. `abandon` counts what has not arrived by then, and whatever still ends.
  */
 function countingProcessor(
   exporter: SpanExporter,
@@ -103,7 +103,7 @@ function countingProcessor(
   const counted: SpanExporter = {
     export: (spans: ReadableSpan[], done: (result: ExportResult) => void) => {
       exporter.export(spans, (result) => {
-        // A failure is counted here; told to the SDK it would only be logged a second time.
+        // A failure is counted here; if the SDK heard of it, it would only be logged a second time.
         done({ code: ExportResultCode.SUCCESS });
         if (abandoned) return;
         waiting -= spans.length;
@@ -142,7 +142,7 @@ function createExporter(config: Config, url: string): SpanExporter {
     url,
     headers: parseExporterHeaders(config.OTEL_EXPORTER_OTLP_HEADERS),
     timeoutMillis: exportTimeoutMs,
-    // A flush sends all that waits at once; what is over the exporter's own limit of 30 requests would be refused.
+    // A flush sends everything that waits at once; what exceeds the exporter's own limit of 30 requests would be refused.
     concurrencyLimit: Math.ceil(queueSize / exportSize),
   };
   if (config.OTEL_EXPORTER_OTLP_PROTOCOL === "http/json") return new JsonExporter(options);

@@ -68,7 +68,7 @@ export function workerSignals(sinks: Sinks, identity: WorkerIdentity): WorkerSig
   const { esIndex } = identity;
   const eventBase = esIndex === null ? base : { ...base, "wordloom.es_index": esIndex };
   const worker = { log, metrics, tracing, identity, at, base, eventBase };
-  /** Whether it was told that the target is down, and not yet that it is back. */
+  /** Whether the target was reported down, and not yet back. */
   let toldOpen = false;
   const mayTell = sparingly();
   startAtZero(metrics, projection);
@@ -113,7 +113,7 @@ export function workerSignals(sinks: Sinks, identity: WorkerIdentity): WorkerSig
       log[again ? "debug" : "warn"]({ event: "outbox.breaker", state, reason: reason ?? "none" }, breakerSays[state]);
     },
     breakerWaiting: (reason, retryInMs) => {
-      // The line of a probe says more; there is none while the target has asked for a wait.
+      // A probe's log line says more; there is none while the target has asked us to wait.
       if (mayTell(2000))
         log.warn(
           { event: "outbox.breaker_waiting", reason: reason ?? "none", retry_in_ms: Math.round(retryInMs) },
@@ -145,7 +145,7 @@ const breakerSays = {
   closed: "the target is back",
 };
 
-/** Whether something may be told that comes again and again while the target is down: when nothing of that has been told for `silenceMs`. */
+/** Rate-limits what recurs while the target is down: true when nothing of the kind was logged for `silenceMs`. */
 function sparingly(): (silenceMs: number) => boolean {
   let toldAt = Number.NEGATIVE_INFINITY;
   return (silenceMs) => {

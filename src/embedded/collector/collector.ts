@@ -13,7 +13,7 @@ export type CollectorOptions = {
   readonly port: number;
   /** A second port that answers the same: Jaeger has its query API on one of its own. Null for none. */
   readonly queryPort?: number | null;
-  /** Loopback unless told otherwise: there are no credentials. */
+  /** Default: loopback, because there is no authentication. */
   readonly hostname?: string;
   /** How many spans it keeps; the oldest go. */
   readonly maxSpans?: number;

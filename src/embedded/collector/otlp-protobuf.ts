@@ -41,7 +41,7 @@ type Fields = Readonly<Record<number, Field>>;
 const one = (name: string, type: Type<unknown>): Field => ({ ...type, name, many: false });
 const many = (name: string, type: Type<unknown>): Field => ({ ...type, name, many: true });
 
-/** Fields that are not in the table are passed over, as protobuf wants it; a list is there even when it is empty. */
+/** Fields that are not in the table are skipped, as protobuf requires; a list is present even when empty. */
 function readFields(reader: BinaryReader, end: number, fields: Fields, depth: number): Record<string, unknown> {
   if (end > reader.len || depth > maxDepth) throw new RangeError("a message goes past the end, or too deep");
   const found: Record<string, unknown> = {};

@@ -58,7 +58,7 @@ export function parseTime(text: string): number {
   return milliseconds * 1000 + Number((parts?.[2] ?? "").padEnd(6, "0").slice(0, 6));
 }
 
-/** 32 hex digits from at most so many: Jaeger leaves out zeros in front. */
+/** Pads to 32 hex digits: Jaeger leaves out leading zeros. */
 export function parseTraceId(text: string): string {
   if (text.length > 32) throw new BadParameter(`TraceID cannot be longer than 32 hex characters: ${text}`);
   if (!/^[0-9a-f]+$/i.test(text))

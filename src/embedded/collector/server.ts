@@ -16,7 +16,7 @@ export function serve(store: Store, hostname: string, port: number): Bun.Server<
   return Bun.serve({
     hostname,
     port,
-    // Asked for, so that it hangs on nothing else: where `development` is false Bun shares the port with whoever else listens there, and says nothing.
+    // Set explicitly: with `development: false` Bun silently shares the port with any other listener by default.
     reusePort: false,
     // An exporter that keeps its connection must not find it closed when it sends the next spans.
     idleTimeout: 0,
@@ -36,7 +36,7 @@ const isForm = (request: Request, pathname: string) =>
 function respond(store: Store, request: Request): Response | Promise<Response> {
   const { pathname, searchParams } = new URL(request.url);
   if (pathname === "/v1/traces") return receiveTraces(store, request);
-  // Metrics and logs have nobody here who takes them.
+  // Metrics and logs are not accepted here.
   if (pathname.startsWith("/v1/")) return notFound();
   if (isForm(request, pathname))
     return request

@@ -1,4 +1,4 @@
-/** The thread of the embedded trace store. It is told once what to open, and afterwards at most to stop. */
+/** The thread of the embedded trace store. It gets one message that says what to open, and later at most one to stop. */
 import type { CollectorOptions, FromWorker, ToWorker } from "./collector.ts";
 import { serve } from "./server.ts";
 import { openStore } from "./store.ts";

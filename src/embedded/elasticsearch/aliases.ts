@@ -5,7 +5,7 @@ import { checkAliasName, concrete, resolve } from "./names.ts";
 import { blockOf } from "./settings.ts";
 import { type Aliases, changeIndices, dropIndex, type Index, type Store } from "./store.ts";
 
-/** GET /_alias, /_alias/{name}, /{index}/_alias/{name}. A missing name is told beside those that were found. */
+/** GET /_alias, /_alias/{name}, /{index}/_alias/{name}. A missing name is reported next to those that were found. */
 export function getAliases(
   store: Store,
   expression: string | undefined,

@@ -3,7 +3,7 @@ import { illegalArgument, invalidRequest, Refusal } from "./errors.ts";
 import type { Json, JsonObject, Reply } from "./json.ts";
 import { type Mapping, show } from "./mapping.ts";
 
-/** Between the values of an array: so many positions that no phrase reaches over. */
+/** Gap between the values of an array: enough positions that no phrase spans it. */
 const positionGap = 100;
 
 /** GET /_analyze: the words that an analyzer, or a field's, makes of a text or of several. */

@@ -46,7 +46,7 @@ export function writeIndex(store: Store, name: string, requireAlias: boolean): I
   );
 }
 
-/** The same for one name; none where it is unknown. */
+/** The indices behind one name, alias or pattern; empty when unknown. */
 export function indicesOf(store: Store, name: string): Index[] {
   const all = [...store.indices.values()];
   if (name === "_all" || name === "*") return all;
@@ -64,7 +64,7 @@ export function indicesOf(store: Store, name: string): Index[] {
   return all.filter((index) => index.name === name || index.aliases.has(name));
 }
 
-/** The index that has this very name. Throws where there is none. */
+/** The index with exactly this name. Throws when there is none. */
 export function concrete(store: Store, name: string): Index {
   const index = store.indices.get(name);
   if (index === undefined) throw indexNotFound(name);

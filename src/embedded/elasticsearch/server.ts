@@ -18,7 +18,7 @@ export function serve(store: Store, points: PointsInTime, port: number): Bun.Ser
   return Bun.serve({
     hostname: "127.0.0.1",
     port,
-    // Asked for, so that it hangs on nothing else: where `development` is false Bun shares the port with whoever else listens there, and says nothing.
+    // Set explicitly: with `development: false` Bun silently shares the port with any other listener by default.
     reusePort: false,
     // A client that keeps its connection must not find it closed when it sends the next request.
     idleTimeout: 0,

@@ -16,7 +16,7 @@ export interface Statements {
   readonly removeText: ReadonlyMap<string, Statement>;
 }
 
-/** The index's prepared statements; made anew after its mapping has changed. */
+/** The index's prepared statements; recreated after its mapping has changed. */
 export function statementsOf(db: Database, index: Index): Statements {
   index.statements ??= prepare(db, index);
   return index.statements;

@@ -36,7 +36,7 @@ export function valueFields(mapping: Mapping): Field[] {
   return [...mapping.fields.values()].filter((field) => field.type !== "text");
 }
 
-/** What an index keeps in memory of its text fields, counted anew. */
+/** What an index keeps in memory of its text fields, recounted. */
 export function countWords(db: Database, index: Index): Index["words"] {
   const counted: Index["words"] = new Map();
   for (const field of textFields(index.mapping)) {

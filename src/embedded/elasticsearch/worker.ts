@@ -1,4 +1,4 @@
-/** The thread of the embedded engine. It is told once what to open, and afterwards at most to stop. */
+/** The thread of the embedded engine. It gets one message that says what to open, and later at most one to stop. */
 import type { FromWorker, ToWorker } from "./engine.ts";
 import { serve } from "./server.ts";
 import { pointsInTime } from "./snapshot.ts";
@@ -28,7 +28,7 @@ function start(dataDir: string, port: number): void {
         try {
           for (const index of store.indices.values()) forgetDeletions(store.db, index, Date.now());
         } catch {
-          // A disk that is full, for example: whoever writes is told. An exception here would end the thread.
+          // A full disk, for example: the writer gets the error. An exception here would end the thread.
         }
       }, forgetEveryMs);
       stop = async () => {

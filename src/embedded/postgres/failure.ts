@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { codeOf } from "../../errors.ts";
 
-/** Why the embedded server cannot be had. */
+/** Why the embedded server could not be started. */
 export type StartFailure =
   | "unsupported_platform"
   | "permission"
@@ -25,7 +25,7 @@ export class PostgresStartError extends Error {
 
 const elsewhere = "Set WORDLOOM_DATA_DIR to a usable folder, or DATABASE_URL to your own server.";
 
-/** The error for a folder that cannot be used. It names the folder itself or, of one that is not there, the nearest that is. */
+/** The error for an unusable folder. It names the folder itself or, if it does not exist, its nearest existing ancestor. */
 export async function unusableFolder(folder: string, uid: number, cause?: unknown): Promise<PostgresStartError> {
   let path = folder;
   let seen = await stat(path).catch(() => undefined);
@@ -56,7 +56,7 @@ export async function explain(error: unknown, folder: string, uid: number): Prom
   return error;
 }
 
-/** The error for a server that ended before it was ready, told from the last lines of its log. */
+/** The error for a server that exited before it was ready, judged by the last lines of its log. */
 export function serverExit(folder: string, exitCode: number | string, logTail: string): PostgresStartError {
   if (/No space left on device|Disk quota exceeded/.test(logTail)) return diskFull(folder, undefined, logTail);
   if (/error while loading shared libraries|version `(GLIBC|GLIBCXX|CXXABI)/.test(logTail))

@@ -66,7 +66,7 @@ async function makePrivate(folder: string, account: Account): Promise<void> {
   } catch (error) {
     if (codeOf(error) !== "EEXIST") throw error;
   }
-  // In a folder that all may write to, somebody else may have been first: he could pose as our server.
+  // In a world-writable folder another user may have been first, and could pose as our server.
   const { uid } = await lstat(folder);
   if (uid !== account.uid && uid !== 0) throw await unusableFolder(folder, account.uid);
 }

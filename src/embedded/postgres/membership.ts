@@ -63,7 +63,7 @@ export async function joinServer(socketPath: string): Promise<{ membership: Memb
           await sql`create database ${sql(name)}`;
           return true;
         } catch (error) {
-          // Made by somebody else since we looked (23505: at the very same time).
+          // Created by another process since we looked (23505: at the very same time).
           if (error instanceof postgres.PostgresError && (error.code === "42P04" || error.code === "23505"))
             return false;
           throw error;

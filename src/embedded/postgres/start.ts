@@ -13,7 +13,7 @@ export interface StartOptions {
   readonly dataDir: string;
   /** "none" gives up crash safety for speed: for tests only. Ignored when a running server is adopted. */
   readonly durability?: Durability;
-  /** How long a start may take, recovery after a crash included; 120 s unless told. */
+  /** How long a start may take, recovery after a crash included; default 120 s. */
   readonly timeoutMs?: number;
 }
 

@@ -9,7 +9,7 @@ export function retryAfter(results: readonly ItemResult[]): number | null {
   return waits.length === 0 ? null : Math.max(...waits);
 }
 
-/** Whether somebody answered at all. */
+/** Whether anything answered at all. */
 const isAnswered = (results: readonly ItemResult[]) =>
   results.some((r) => r.kind !== "failed" || r.failure.kind === "http" || r.failure.kind === "unreadable");
 

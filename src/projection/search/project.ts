@@ -24,7 +24,7 @@ export type SearchProjectionOptions = {
   readonly experiment: BulkExperiment;
 };
 
-/** Of several events of one entity the newest speaks for all: each would build the same document. */
+/** The newest of several events of one entity covers them all: each would build the same document. */
 function newestPerEntity(events: readonly ClaimedEvent[]): { newest: ClaimedEvent[]; superseded: ClaimedEvent[] } {
   const byEntity = new Map<string, ClaimedEvent>();
   const superseded: ClaimedEvent[] = [];

@@ -14,7 +14,7 @@ const lookbacks: Readonly<Record<string, string>> = {
 };
 const limits = ["20", "100", "500"];
 
-/** The list of the latest traces that fit the form. What cannot be read is said beside it. */
+/** The list of the latest traces that match the form. Invalid input is reported above it. */
 export function searchPage(store: Store, parameters: URLSearchParams, nowUs: number): string {
   const services = listServices(store);
   const service = parameters.get("service") ?? "";

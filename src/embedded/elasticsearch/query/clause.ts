@@ -22,7 +22,7 @@ export function refuseRest(query: string, rest: JsonObject): void {
   if (other !== undefined) throw parsingException(`[${query}] query does not support [${other}]`);
 }
 
-/** The factor of a `boost`, 1 unless told. */
+/** The factor of a `boost`, 1 by default. */
 export function toBoost(boost: Json | undefined): number {
   const factor = Number(boost ?? 1);
   if (Number.isFinite(factor) && factor >= 0) return factor;
@@ -31,7 +31,7 @@ export function toBoost(boost: Json | undefined): number {
   );
 }
 
-/** How many of so many clauses a `minimum_should_match` wants. */
+/** How many of the clauses a `minimum_should_match` requires. */
 export function toMinimum(value: Json, clauses: number): number {
   const text = show(value).trim();
   const [, sign, amount, percent] = /^(-?)(\d+)(%?)$/.exec(text) ?? [];
