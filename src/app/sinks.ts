@@ -4,10 +4,9 @@ import { openLog } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { type Build, type Sinks, spansDropped, started } from "../telemetry/signals.ts";
 import { openTracing, type Tracing } from "../telemetry/tracing.ts";
-import { version } from "../version.ts";
+import { commit, release, version } from "../version.ts";
 
-const [release = version, revision = "dev"] = version.split("+");
-const build: Build = { version: release, revision };
+const build: Build = { version: release, revision: commit };
 
 const flushed = new WeakMap<AsyncDisposableStack, Tracing[]>();
 

@@ -1,18 +1,9 @@
 import { buildCommand } from "@stricli/core";
 import type { CollectorFlags } from "../app/collector.ts";
-import { type Context, type EnvFileFlag, envFileFlag, parsePort, readEnv } from "./context.ts";
+import { type Context, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, optional, port, toggle, wholeNumber } from "./flags.ts";
 
 type Flags = EnvFileFlag & CollectorFlags;
-
-const port = (brief: string) =>
-  ({ kind: "parsed", parse: parsePort, optional: true, placeholder: "port", brief }) as const;
-
-/** Throws for anything but a positive whole number. */
-function parseCount(input: string): number {
-  const count = /^[1-9]\d{0,8}$/.test(input) ? Number(input) : Number.NaN;
-  if (Number.isNaN(count)) throw new Error("expected a whole number from 1 to 999999999");
-  return count;
-}
 
 export const collector = buildCommand({
   docs: {
@@ -30,15 +21,9 @@ export const collector = buildCommand({
     flags: {
       port: port("Instead of EMBEDDED_COLLECTOR_PORT; 0 picks any free port"),
       queryPort: port("Instead of EMBEDDED_COLLECTOR_QUERY_PORT; 0 picks any free port"),
-      host: { kind: "parsed", parse: String, optional: true, placeholder: "address", brief: "Instead of 127.0.0.1" },
-      maxSpans: {
-        kind: "parsed",
-        parse: parseCount,
-        optional: true,
-        placeholder: "count",
-        brief: "Instead of EMBEDDED_COLLECTOR_MAX_SPANS",
-      },
-      memory: { kind: "boolean", optional: true, withNegated: false, brief: "Keep nothing on disk" },
+      host: optional(String, "address", "Instead of 127.0.0.1"),
+      maxSpans: optional(wholeNumber(1, 999_999_999), "count", "Instead of EMBEDDED_COLLECTOR_MAX_SPANS"),
+      memory: toggle("Keep nothing on disk"),
       envFile: envFileFlag,
     },
   },

@@ -1,6 +1,7 @@
 import { buildCommand } from "@stricli/core";
 import { former, readConfig, type Variable, variables } from "../config.ts";
-import { type Context, type Env, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, type Env, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, toggle } from "./flags.ts";
 
 type Flags = EnvFileFlag & { json?: boolean; markdown?: boolean };
 
@@ -80,12 +81,7 @@ export const config = buildCommand({
     flags: {
       envFile: envFileFlag,
       json: jsonFlag,
-      markdown: {
-        kind: "boolean",
-        optional: true,
-        withNegated: false,
-        brief: "Print the reference page docs/configuration.md",
-      },
+      markdown: toggle("Print the reference page docs/configuration.md"),
     },
   },
   func(this: Context, flags: Flags) {

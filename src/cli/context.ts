@@ -3,6 +3,7 @@ import { parseEnv } from "node:util";
 import type { StricliProcess } from "@stricli/core";
 import { former, unknownVariables } from "../config.ts";
 import { CommandError } from "../errors.ts";
+import type { EnvFileFlag } from "./flags.ts";
 
 export type Env = Readonly<Record<string, string | undefined>>;
 
@@ -13,24 +14,6 @@ export type Context = {
   /** Aborted by the first SIGINT or SIGTERM: finish what is in hand. */
   readonly signal: AbortSignal;
 };
-
-export type EnvFileFlag = { readonly envFile?: string };
-
-/** `--env-file`, taken by every command that reads the configuration. */
-export const envFileFlag = {
-  kind: "parsed",
-  parse: String,
-  optional: true,
-  placeholder: "file",
-  brief: "NAME=value lines that override the environment",
-} as const;
-
-export const jsonFlag = {
-  kind: "boolean",
-  optional: true,
-  withNegated: false,
-  brief: "One JSON document on stdout",
-} as const;
 
 /** The environment of a command, overridden by the file of `--env-file`. Names likely typos on stderr. */
 export function readEnv(context: Context, { envFile }: EnvFileFlag): Env {
@@ -51,17 +34,6 @@ function readEnvFile(path: string): NodeJS.Dict<string> {
     });
   }
 }
-
-/** Reads a whole number within bounds from the command line. Throws for anything else. */
-export const wholeNumber =
-  (least: number, most: number) =>
-  (input: string): number => {
-    const n = /^\d+$/.test(input) && input.length <= String(most).length ? Number(input) : Number.NaN;
-    if (!(n >= least && n <= most)) throw new Error(`expected a whole number from ${least} to ${most}`);
-    return n;
-  };
-
-export const parsePort = wholeNumber(0, 65_535);
 
 export const printJson = ({ process }: Context, value: unknown) =>
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);

@@ -1,7 +1,8 @@
 import { buildCommand } from "@stricli/core";
 import { CommandError } from "../errors.ts";
 import type { ImportReport } from "../library/import.ts";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, required } from "./flags.ts";
 import { counted, progressBar } from "./progress.ts";
 
 type Flags = EnvFileFlag & { library: string; json?: boolean };
@@ -42,7 +43,7 @@ export const importCommand = buildCommand({
       parameters: [{ parse: String, placeholder: "dir", brief: "The folder" }],
     },
     flags: {
-      library: { kind: "parsed", parse: String, placeholder: "name", brief: "The library to import into" },
+      library: required(String, "name", "The library to import into"),
       envFile: envFileFlag,
       json: jsonFlag,
     },

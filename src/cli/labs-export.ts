@@ -1,7 +1,9 @@
 import { buildCommand } from "@stricli/core";
 import { type DrillName, defaultExports } from "../labs/menu.ts";
-import { type Context, type EnvFileFlag, envFileFlag, readEnv, wholeNumber } from "./context.ts";
-import { flagOf, jaeger, outdir, parseRunId, runId, scenario, timeName, withDefault } from "./labs-flags.ts";
+import { type Context, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, optional, required, wholeNumber, withDefault } from "./flags.ts";
+import { jaeger, outdir, parseRunId, runId, scenario, timeName } from "./labs-flags.ts";
+import { counted } from "./progress.ts";
 
 type ExportFlags = EnvFileFlag & {
   outdir: string;
@@ -39,7 +41,7 @@ export const exportRun = buildCommand({
       outdir,
       runId,
       jaegerUrl: jaeger,
-      service: flagOf(String, "name", "Service whose operations are listed; default: the drill's own"),
+      service: optional(String, "name", "Service whose operations are listed; default: the drill's own"),
       lookback: withDefault(parseLookback, "1h", "time", "How far back"),
       limit: withDefault(wholeNumber(1, 1000), "20", "n", "Maximum number of traces per query"),
     },
@@ -49,7 +51,7 @@ export const exportRun = buildCommand({
     const { outdir: folder, runId: id, jaegerUrl, service, lookback: lookbackMs, limit } = flags;
     const run = { outdir: folder, runId: id, traces: jaegerUrl, service, lookbackMs, limit };
     for (const { dir, traces } of await exportLabs(readEnv(this, flags), chosen, run))
-      this.process.stdout.write(`${traces} traces in ${dir}\n`);
+      this.process.stdout.write(`${counted(traces, "trace")} in ${dir}\n`);
   },
 });
 
@@ -78,15 +80,15 @@ export const exportJaeger = buildCommand({
   },
   parameters: {
     flags: {
-      service: { kind: "parsed", parse: String, placeholder: "name", brief: "Service whose traces are exported" },
-      operation: flagOf(String, "name", "Only traces with a span of this operation"),
-      outboxEventId: flagOf(String, "id", "Only the traces of this event"),
-      claimBatchId: flagOf(String, "id", "Only the traces of this batch"),
+      service: required(String, "name", "Service whose traces are exported"),
+      operation: optional(String, "name", "Only traces with a span of this operation"),
+      outboxEventId: optional(String, "id", "Only the traces of this event"),
+      claimBatchId: optional(String, "id", "Only the traces of this batch"),
       lookback: withDefault(parseLookback, "24h", "time", "How far back"),
       limit: withDefault(wholeNumber(1, 1000), "20", "n", "Maximum number of traces"),
       jaegerUrl: jaeger,
       outdir: withDefault(String, defaultExports, "folder", "Where the export is saved"),
-      runId: flagOf(parseRunId, "name", "Folder name; default: the current time"),
+      runId: optional(parseRunId, "name", "Folder name; default: the current time"),
     },
   },
   async func(this: Context, flags: JaegerFlags) {
@@ -98,6 +100,6 @@ export const exportJaeger = buildCommand({
     };
     const to = { outdir: flags.outdir, runId: flags.runId ?? timeName(new Date()) };
     const { dir, traces } = await run({ service, operation, tags }, { url, lookbackMs, limit }, to);
-    this.process.stdout.write(`${traces} traces in ${dir}\n`);
+    this.process.stdout.write(`${counted(traces, "trace")} in ${dir}\n`);
   },
 });

@@ -1,4 +1,5 @@
 import { type DrillName, defaultOutdir, drillNames } from "../labs/menu.ts";
+import { optional, withDefault } from "./flags.ts";
 
 /** What the commands of `labs` share. */
 
@@ -8,15 +9,6 @@ function parseScenario(input: string): readonly DrillName[] {
   if (chosen.length === 0) throw new Error(`expected one of ${drillNames.join(", ")}, or all`);
   return chosen;
 }
-
-/** Reads a number of seconds, fractions included. Throws for anything else. */
-export const seconds =
-  (most: number) =>
-  (input: string): number => {
-    const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : Number.NaN;
-    if (!(n <= most)) throw new Error(`expected a number from 0 to ${most}`);
-    return n;
-  };
 
 /** A folder's name. Throws for anything that leads elsewhere. */
 export function parseRunId(input: string): string {
@@ -31,18 +23,13 @@ function parseUrl(input: string): string {
   return input;
 }
 
-export const flagOf = <T>(parse: (input: string) => T, placeholder: string, brief: string) =>
-  ({ kind: "parsed", parse, optional: true, placeholder, brief }) as const;
-export const withDefault = <T>(parse: (input: string) => T, fallback: string, placeholder: string, brief: string) =>
-  ({ kind: "parsed", parse, default: fallback, placeholder, brief }) as const;
-
 export const scenario = {
   kind: "tuple",
   parameters: [{ parse: parseScenario, placeholder: "scenario", brief: "A drill's name, or all" }],
 } as const;
 export const outdir = withDefault(String, defaultOutdir, "folder", "Where evidence is kept");
-export const runId = flagOf(parseRunId, "name", "Instead of the newest run");
-export const jaeger = flagOf(
+export const runId = optional(parseRunId, "name", "Instead of the newest run");
+export const jaeger = optional(
   parseUrl,
   "url",
   "Query API of your own Jaeger, when OTEL_EXPORTER_OTLP_ENDPOINT points to one; default: http://127.0.0.1:16686",

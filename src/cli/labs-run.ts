@@ -1,17 +1,9 @@
 import { buildCommand } from "@stricli/core";
 import { type DrillName, menu } from "../labs/menu.ts";
 import type { DrillOptions } from "../labs/world.ts";
-import {
-  type Context,
-  type EnvFileFlag,
-  envFileFlag,
-  jsonFlag,
-  parsePort,
-  printJson,
-  readEnv,
-  wholeNumber,
-} from "./context.ts";
-import { flagOf, jaeger, outdir, parseRunId, scenario, seconds, timeName, withDefault } from "./labs-flags.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, optional, port, seconds, wholeNumber, withDefault } from "./flags.ts";
+import { jaeger, outdir, parseRunId, scenario, timeName } from "./labs-flags.ts";
 
 /** A status that fails an event for good. Throws for anything else. */
 function parsePartialStatus(input: string): number {
@@ -53,12 +45,12 @@ export const run = buildCommand({
     flags: {
       envFile: envFileFlag,
       outdir,
-      runId: flagOf(parseRunId, "name", "Name of the run; default: the current time"),
+      runId: optional(parseRunId, "name", "Name of the run; default: the current time"),
       jaegerUrl: jaeger,
       duration: withDefault(wholeNumber(1, 3600), "30", "seconds", "Maximum time for each wait"),
-      metricsPort: flagOf(parsePort, "port", "Metrics port of the first worker; default: any free port"),
-      "metrics-port-1": flagOf(parsePort, "port", "Alias of --metrics-port"),
-      "metrics-port-2": flagOf(parsePort, "port", "Metrics port of the second worker"),
+      metricsPort: port("Metrics port of the first worker; default: any free port"),
+      "metrics-port-1": port("Alias of --metrics-port"),
+      "metrics-port-2": port("Metrics port of the second worker"),
       scrapeDelay: withDefault(seconds(60), "0", "seconds", "Delay between a worker's start and its first scrape"),
       op: {
         kind: "enum",
@@ -66,7 +58,7 @@ export const run = buildCommand({
         default: "delete",
         brief: "es_down_connect: op of the waiting events",
       },
-      triggerCount: flagOf(wholeNumber(1, 1000), "n", "How many tags are written"),
+      triggerCount: optional(wholeNumber(1, 1000), "n", "How many tags are written"),
       everyN: withDefault(wholeNumber(1, 1000), "2", "n", "es_429_inject: refuse every n-th item"),
       bulkSize: withDefault(wholeNumber(2, 1000), "10", "n", "es_bulk_partial: events per request"),
       partialStatus: withDefault(parsePartialStatus, "400", "status", "es_bulk_partial: status of the refused item"),

@@ -2,9 +2,10 @@ import { buildCommand, buildRouteMap } from "@stricli/core";
 import { CommandError } from "../errors.ts";
 import type { Check } from "../labs/drill.ts";
 import type { DrillName } from "../labs/menu.ts";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv, wholeNumber } from "./context.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, optional, toggle, wholeNumber } from "./flags.ts";
 import { exportJaeger, exportRun } from "./labs-export.ts";
-import { flagOf, outdir, runId, scenario } from "./labs-flags.ts";
+import { outdir, runId, scenario } from "./labs-flags.ts";
 import { run } from "./labs-run.ts";
 import { counted } from "./progress.ts";
 
@@ -55,13 +56,8 @@ const clean = buildCommand({
     flags: {
       envFile: envFileFlag,
       outdir,
-      keepLast: flagOf(wholeNumber(0, 100_000), "n", "How many of the newest runs of each drill to keep"),
-      data: {
-        kind: "boolean",
-        optional: true,
-        withNegated: false,
-        brief: "Also remove the labs' data below WORDLOOM_DATA_DIR",
-      },
+      keepLast: optional(wholeNumber(0, 100_000), "n", "How many of the newest runs of each drill to keep"),
+      data: toggle("Also remove the labs' data below WORDLOOM_DATA_DIR"),
     },
   },
   async func(

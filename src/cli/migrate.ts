@@ -1,5 +1,6 @@
 import { buildCommand } from "@stricli/core";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, toggle } from "./flags.ts";
 
 type Flags = EnvFileFlag & { dryRun?: boolean; json?: boolean };
 
@@ -18,7 +19,7 @@ export const migrate = buildCommand({
   parameters: {
     flags: {
       envFile: envFileFlag,
-      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "List what is missing and change nothing" },
+      dryRun: toggle("List what is missing and change nothing"),
       json: jsonFlag,
     },
   },

@@ -1,7 +1,8 @@
 import { buildCommand } from "@stricli/core";
 import type { RebuildReport } from "../app/rebuild.ts";
 import { CommandError } from "../errors.ts";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv } from "./context.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, jsonFlag, toggle } from "./flags.ts";
 import { counted, progressBar } from "./progress.ts";
 
 type Flags = EnvFileFlag & {
@@ -21,7 +22,7 @@ function summary(report: RebuildReport): string {
     case "rewritten":
       return `${counted(report.events, "chronicle event")} ${took}, ${report.written} of the entries written`;
     case "emitted":
-      return `${counted(report.events, "event")} of ${report.projection} are in the queue (${took}); the workers do the rest`;
+      return `${counted(report.events, "event")} of ${report.projection} queued (${took}); the workers do the rest`;
     default:
       return report satisfies never;
   }
@@ -54,19 +55,10 @@ export const rebuild = buildCommand({
     flags: {
       envFile: envFileFlag,
       projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Which projection" },
-      emitOutbox: {
-        kind: "boolean",
-        optional: true,
-        withNegated: false,
-        brief: "Queue an event for each row and leave the rest to the workers",
-      },
-      truncate: {
-        kind: "boolean",
-        optional: true,
-        withNegated: false,
-        brief:
-          "No effect; accepted for scripts that pass it: every write updates search_index, and a new index starts empty",
-      },
+      emitOutbox: toggle("Queue an event for each row and leave the rest to the workers"),
+      truncate: toggle(
+        "No effect; accepted for scripts that pass it: every write updates search_index, and a new index starts empty",
+      ),
       json: jsonFlag,
     },
   },

@@ -1,5 +1,16 @@
 import { buildCommand } from "@stricli/core";
-import { type Context, type EnvFileFlag, envFileFlag, jsonFlag, printJson, readEnv, wholeNumber } from "./context.ts";
+import { type Context, printJson, readEnv } from "./context.ts";
+import {
+  type EnvFileFlag,
+  envFileFlag,
+  jsonFlag,
+  optional,
+  required,
+  toggle,
+  wholeNumber,
+  withDefault,
+} from "./flags.ts";
+import { counted } from "./progress.ts";
 
 type Flags = EnvFileFlag & {
   by: string;
@@ -17,8 +28,6 @@ const text = (input: string): string => {
   if (input.trim() === "" || input.length > 120) throw new Error("expected 1 to 120 characters");
   return input.trim();
 };
-
-const count = wholeNumber(1, 9_999_999);
 
 const hours = (input: string): number => {
   const n = /^\d+(\.\d+)?$/.test(input) ? Number(input) : 0;
@@ -47,38 +56,14 @@ export const replay = buildCommand({
   parameters: {
     flags: {
       envFile: envFileFlag,
-      by: { kind: "parsed", parse: text, placeholder: "who", brief: "Who is replaying; recorded permanently" },
-      reason: {
-        kind: "parsed",
-        parse: text,
-        placeholder: "why",
-        brief: "Why it will succeed now; recorded permanently",
-      },
-      limit: { kind: "parsed", parse: count, default: "1000", placeholder: "n", brief: "Maximum number of events" },
+      by: required(text, "who", "Who is replaying; recorded permanently"),
+      reason: required(text, "why", "Why it will succeed now; recorded permanently"),
+      limit: withDefault(wholeNumber(1, 9_999_999), "1000", "n", "Maximum number of events"),
       projection: { kind: "enum", values: ["search", "chronicle"], default: "search", brief: "Which queue" },
-      entityType: {
-        kind: "parsed",
-        parse: text,
-        optional: true,
-        placeholder: "type",
-        brief: "Only events of this entity type",
-      },
-      sinceHours: {
-        kind: "parsed",
-        parse: hours,
-        optional: true,
-        placeholder: "hours",
-        brief: "Only events that failed within the last n hours",
-      },
-      id: {
-        kind: "parsed",
-        parse: id,
-        optional: true,
-        variadic: true,
-        placeholder: "event",
-        brief: "Only these events",
-      },
-      dryRun: { kind: "boolean", optional: true, withNegated: false, brief: "List the events and change nothing" },
+      entityType: optional(text, "type", "Only events of this entity type"),
+      sinceHours: optional(hours, "hours", "Only events that failed within the last n hours"),
+      id: { ...optional(id, "event", "Only these events"), variadic: true },
+      dryRun: toggle("List the events and change nothing"),
       json: jsonFlag,
     },
   },
@@ -98,9 +83,10 @@ export const replay = buildCommand({
       return;
     }
     const many = report.replayed.length;
+    const events = `${counted(many, "failed event")} of ${report.projection}`;
     const line = report.dry_run
-      ? `${many} failed events of ${report.projection} would be replayed${many === 0 ? "" : `: ${report.replayed.join(" ")}`}`
-      : `${many} failed events of ${report.projection} are back in the queue`;
+      ? `${events} would be replayed${many === 0 ? "" : `: ${report.replayed.join(" ")}`}`
+      : `${events} put back into the queue`;
     this.process.stdout.write(`${line}\n`);
   },
 });

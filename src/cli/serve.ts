@@ -1,23 +1,8 @@
 import { buildCommand } from "@stricli/core";
-import { type Context, type EnvFileFlag, envFileFlag, parsePort, readEnv } from "./context.ts";
+import { type Context, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, hostFlag, portFlag } from "./flags.ts";
 
 type Flags = EnvFileFlag & { host?: string; port?: number };
-
-export const portFlag = {
-  kind: "parsed",
-  parse: parsePort,
-  optional: true,
-  placeholder: "port",
-  brief: "Instead of API_PORT; 0 picks any free port",
-} as const;
-
-export const hostFlag = {
-  kind: "parsed",
-  parse: String,
-  optional: true,
-  placeholder: "address",
-  brief: "Instead of API_HOST",
-} as const;
 
 export const serve = buildCommand({
   docs: {

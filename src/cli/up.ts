@@ -1,7 +1,7 @@
 import { buildCommand } from "@stricli/core";
 import type { Ready } from "../app/up.ts";
-import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
-import { hostFlag, portFlag } from "./serve.ts";
+import { type Context, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, hostFlag, portFlag } from "./flags.ts";
 
 type Flags = EnvFileFlag & { host?: string; port?: number; welcome: boolean };
 

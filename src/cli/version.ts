@@ -1,8 +1,7 @@
 import { buildCommand } from "@stricli/core";
-import { version as stamped } from "../version.ts";
-import { type Context, jsonFlag, printJson } from "./context.ts";
-
-const [release = stamped, commit = "dev"] = stamped.split("+");
+import { commit, release } from "../version.ts";
+import { type Context, printJson } from "./context.ts";
+import { jsonFlag } from "./flags.ts";
 
 export const version = buildCommand({
   docs: { brief: "Print version information: release, commit, Bun" },

@@ -1,5 +1,6 @@
 import { buildCommand } from "@stricli/core";
-import { type Context, type EnvFileFlag, envFileFlag, readEnv } from "./context.ts";
+import { type Context, readEnv } from "./context.ts";
+import { type EnvFileFlag, envFileFlag, optional } from "./flags.ts";
 
 type Flags = EnvFileFlag & { workerId?: string; projection?: "search" | "chronicle" };
 
@@ -24,13 +25,7 @@ export const work = buildCommand({
   },
   parameters: {
     flags: {
-      workerId: {
-        kind: "parsed",
-        parse: parseWorkerId,
-        optional: true,
-        placeholder: "name",
-        brief: "Instead of OUTBOX_WORKER_ID",
-      },
+      workerId: optional(parseWorkerId, "name", "Instead of OUTBOX_WORKER_ID"),
       projection: {
         kind: "enum",
         values: ["search", "chronicle"],

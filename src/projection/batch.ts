@@ -41,7 +41,7 @@ function putOff(lease: Lease, error: unknown, sent: boolean): Map<bigint, Decisi
     kind: "retry",
     reason,
     error: nameFailure(error),
-    delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }, Math.random()),
+    delayMs: retryDelayMs(attempts, { baseMs: 200, maxMs: 5000 }),
     counted: false,
     sent,
   });

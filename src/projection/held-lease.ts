@@ -81,7 +81,7 @@ export function holdLease(
         } catch (error) {
           again ||= !isRolledBack(error);
           signals.databaseFailed("settle", failureReason(error), error);
-          const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 }, Math.random());
+          const delay = retryDelayMs(attempt, { baseMs: 100, maxMs: 2000 });
           const inVain = failureReason(error) === "unknown_exception" || performance.now() + delay > lease.expiresAt;
           if (inVain || leave.aborted) throw error;
           await Bun.sleep(delay);

@@ -11,7 +11,7 @@ export const failedForGood = (error: string): Decision => ({
 export function failedOnce(event: ClaimedEvent, error: string, maxAttempts: number, backoff: Backoff): Decision {
   const reason = "unknown_exception";
   if (event.countedAttempts + 1 >= maxAttempts) return { outcome: { kind: "fail", reason, error, sent: true } };
-  const delayMs = retryDelayMs(event.attempts, backoff, Math.random());
+  const delayMs = retryDelayMs(event.attempts, backoff);
   return { outcome: { kind: "retry", reason, error, delayMs, counted: true, sent: true } };
 }
 

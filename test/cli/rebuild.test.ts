@@ -72,7 +72,7 @@ test("the chronicle's entries are written anew where they are missing or differ,
   expect([...(await stage.db.execute(entries))]).toEqual([...before]);
 
   const emitted = await stage.run(["rebuild", "--projection", "chronicle", "--emit-outbox"]);
-  expect(emitted.out).toStartWith(`${before.length} events of chronicle_events_to_entries are in the queue`);
+  expect(emitted.out).toStartWith(`${before.length} events of chronicle_events_to_entries queued`);
   await until("an empty queue", async () => (await count(sql`chronicle_outbox_events_live`)) === 0);
   expect([...(await stage.db.execute(entries))]).toEqual([...before]);
 }, 60_000);

@@ -78,11 +78,11 @@ test("traces of no drill are exported by their service, operation, event or batc
   const service = ["--service", "wordloom-search-outbox-worker"];
   const found = await ask(collector.queryUrl, ...service, "--operation", "outbox.process", "--run-id", "all");
   expect(found).toMatchObject({ code: 0, err: "" });
-  expect(found.out).toMatch(/^[1-9]\d* traces in /);
+  expect(found.out).toMatch(/^[1-9]\d* traces? in /);
   const id =
     (await Bun.file(join(outdir, "es_bulk_partial", "r1", "_outbox_event_id.txt")).text()).split("\n")[0] ?? "";
   const one = await ask(collector.queryUrl, ...service, "--outbox-event-id", id, "--run-id", "one");
-  expect(one.out).toBe(`1 traces in ${join(outdir, "one")}\n`);
+  expect(one.out).toBe(`1 trace in ${join(outdir, "one")}\n`);
   const away = await ask("http://127.0.0.1:1", ...service, "--run-id", "away");
   expect(away).toEqual({
     code: 4,

@@ -37,7 +37,7 @@ export function chronicleProjection(db: Db, options: ChronicleProjectionOptions)
   }
 
   function busy(event: ClaimedEvent, error: string): Decision {
-    const delayMs = retryDelayMs(event.attempts, backoff, Math.random());
+    const delayMs = retryDelayMs(event.attempts, backoff);
     return { outcome: { kind: "retry", reason: "db_contention", error, delayMs, counted: false, sent: true } };
   }
 

@@ -57,7 +57,7 @@ function decide(
   const error = `${document}: ${judged.error}`;
   // What was not sent has not failed: it shares the reason, and waits.
   if (kind === "fail" && sent) return { outcome: { kind, reason, error, sent }, errorType };
-  const delayMs = Math.max(retryDelayMs(event.attempts, backoff, Math.random()), retryAfterMs ?? 0);
+  const delayMs = Math.max(retryDelayMs(event.attempts, backoff), retryAfterMs ?? 0);
   return { outcome: { kind: "retry", reason, error, delayMs, counted: counted && sent, sent }, errorType };
 }
 

@@ -74,7 +74,7 @@ export async function rebuildSearch(db: Db, client: Client, options: RebuildOpti
       if (tries + 1 >= maxTries)
         throw new CommandError("unreachable", `Elasticsearch does not accept the documents (${why}); ${unchanged}`);
       left = again;
-      await pause(retryDelayMs(tries, backoff, Math.random()), signal);
+      await pause(retryDelayMs(tries, backoff), signal);
       stopIfAsked(signal);
     }
   }
