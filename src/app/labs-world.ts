@@ -2,6 +2,7 @@ import { dirname, join } from "node:path";
 import { sql } from "drizzle-orm";
 import { type DatabaseAddress, describeAddress } from "../db/address.ts";
 import { tryLock } from "../db/lock.ts";
+import { array } from "../db/sql.ts";
 import { type Collector, startCollector } from "../embedded/collector/collector.ts";
 import { CommandError, messageOf } from "../errors.ts";
 import { blockWrites } from "../labs/drills/steps.ts";
@@ -52,7 +53,7 @@ async function refuseOthers({ address, database: { db }, settings }: Store): Pro
   const where = describeAddress(address);
   const others = async () => {
     const rows = await db.execute(
-      sql`select 1 from pg_stat_activity where datname = current_database() and application_name = any(${`{${workers.join(",")}}`}::text[]) limit 1`,
+      sql`select 1 from pg_stat_activity where datname = current_database() and application_name = any(${array("text", workers)}) limit 1`,
     );
     return rows.length > 0;
   };

@@ -1,4 +1,5 @@
 import { sql } from "drizzle-orm";
+import { array } from "../db/sql.ts";
 import { projections } from "../events.ts";
 import { obsSchema } from "../telemetry/keys.ts";
 import { type DocumentPair, type Drill, serviceOf } from "./drill.ts";
@@ -16,7 +17,7 @@ const lookbackMs = 3_600_000;
 async function documents({ db, client, index, entities }: Stage): Promise<DocumentPair[]> {
   const rows = await db.execute<{ id: string; version: string }>(
     sql`select entity_id::text as id, event_version::text as version from search_index
-         where entity_id = any(${`{${entities().join(",")}}`}::uuid[]) and deleted_at is null`,
+         where entity_id = any(${array("uuid", entities())}) and deleted_at is null`,
   );
   const source = new Map(rows.map(({ id, version }) => [id, version]));
   return await Promise.all(

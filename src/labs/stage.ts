@@ -1,4 +1,5 @@
 import { sql } from "drizzle-orm";
+import { array } from "../db/sql.ts";
 import { appending } from "../outbox/append.ts";
 import { queues } from "../outbox/queue.ts";
 import { type EventRow, holdingQueues, readRows } from "../outbox/rows.ts";
@@ -56,7 +57,7 @@ export async function openStage(
   const searchEvents = () => readRows(db, queues.search, [...entities]);
   const chronicleEvents = async () => {
     const told = await db.execute<{ id: string }>(
-      sql`select id::text from chronicle_events where entity_id = any(${`{${[...entities].join(",")}}`}::uuid[])`,
+      sql`select id::text from chronicle_events where entity_id = any(${array("uuid", [...entities])})`,
     );
     const ids = told.map(({ id }) => id);
     return await readRows(db, queues.chronicle, ids);

@@ -1,5 +1,5 @@
 import { type SQL, sql } from "drizzle-orm";
-import type { Queue } from "./queue.ts";
+import { live, type Queue } from "./queue.ts";
 
 /**
  * The statement that puts into a queue what `rows` selects: entity_type, entity_id (uuid), op, event_version (bigint), traceparent and tracestate of the request that caused it
@@ -9,5 +9,5 @@ import type { Queue } from "./queue.ts";
  * Straight into the partition of the live rows: finding it anew for each statement costs as much as a row.
  */
 export const appending = (queue: Queue, rows: SQL): SQL => sql`
-    insert into ${sql.identifier(`${queue.table}_live`)} (entity_type, entity_id, op, event_version, traceparent, tracestate)
+    insert into ${live(queue)} (entity_type, entity_id, op, event_version, traceparent, tracestate)
     ${rows}`;

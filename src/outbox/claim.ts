@@ -1,10 +1,11 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { array, milliseconds } from "../db/sql.ts";
 import type { Lease } from "../events.ts";
 import { pause } from "../pause.ts";
 import { asText, fromText, type Taken, type TextRows } from "./claimed-rows.ts";
 import { createFloor } from "./floor.ts";
-import type { Queue } from "./queue.ts";
+import { live, type Queue } from "./queue.ts";
 
 export type ClaimOptions = {
   /** The worker's name, written to the rows. */
@@ -24,12 +25,11 @@ export type Claim = (limit: number) => Promise<Lease | null>;
  * materialized because an inlined LIMIT subquery may run more than once and lock more rows than asked for.
  */
 function due(queue: Queue, limit: number, floor: bigint, retriesFirst: boolean, lock: boolean) {
-  const live = sql.identifier(`${queue.table}_live`);
   const locking = lock ? sql`for update skip locked` : sql``;
   const retry = (rest: ReturnType<typeof sql>) => sql`
-    select ctid from ${live} where status = 'pending' and next_retry_at <= now() order by next_retry_at, id + 0 limit ${rest} ${locking}`;
+    select ctid from ${live(queue)} where status = 'pending' and next_retry_at <= now() order by next_retry_at, id + 0 limit ${rest} ${locking}`;
   const fresh = (rest: ReturnType<typeof sql>) => sql`
-    select ctid from ${live} where status = 'pending' and next_retry_at is null and id + 0 >= ${floor.toString()}::bigint order by next_retry_at, id + 0 limit ${rest} ${locking}`;
+    select ctid from ${live(queue)} where status = 'pending' and next_retry_at is null and id + 0 >= ${floor.toString()}::bigint order by next_retry_at, id + 0 limit ${rest} ${locking}`;
   const [first, second] = retriesFirst ? [retry, fresh] : [fresh, retry];
   return sql`first as materialized (${first(sql`${limit}::int`)}),
     second as materialized (${second(sql`${limit}::int - (select count(*) from first)`)}),
@@ -40,9 +40,9 @@ function lease(queue: Queue, { owner, leaseMs }: ClaimOptions, claimBatchId: str
   // Changes no indexed column (drizzle/0008). By ctid: the rows are locked, and it needs no plan. A join is planned for how many rows there were once, and then reads the
   // whole table. RETURNING promises no order, and two events of one entity must keep theirs.
   return sql`leased as (
-      update ${sql.identifier(`${queue.table}_live`)} e
+      update ${live(queue)} e
          set status = 'processing', owner = ${owner}, claim_batch_id = ${claimBatchId}::uuid, attempts = e.attempts + 1,
-             lease_until = now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at = now(), updated_at = now()
+             lease_until = now() + ${milliseconds(leaseMs)}, processing_started_at = now(), updated_at = now()
        where e.ctid = any(array(select ctid from due))
       returning e.id, e.entity_type, e.entity_id, e.op, e.event_version, e.attempts, e.counted_attempts, e.traceparent, e.tracestate, e.created_at,
                 e.next_retry_at is null as fresh
@@ -63,7 +63,7 @@ async function take(db: Db, queue: Queue, options: ClaimOptions, claimBatchId: s
   const mark = crypto.randomUUID();
   const again = await db.execute<TextRows>(sql`
     with held as materialized (select unnest(ids) as id from outbox_leases where claim_batch_id = ${claimBatchId}::uuid),
-         leased as (select *, next_retry_at is null as fresh from ${sql.identifier(`${queue.table}_live`)}
+         leased as (select *, next_retry_at is null as fresh from ${live(queue)}
                      where id = any(array(select id from held)) and claim_batch_id = ${claimBatchId}::uuid)
     select ${asText(mark)} from leased`);
   const told = fromText(again, mark);
@@ -82,15 +82,17 @@ async function claimWithoutLock(
   claimBatchId: string,
   limit: number,
 ): Promise<Taken[]> {
-  const live = sql.identifier(`${queue.table}_live`);
   const chosen = await db.execute<{ id: string }>(
-    sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live} e where e.ctid = any(array(select ctid from due))`,
+    sql`with ${due(queue, limit, 0n, true, false)} select e.id::text from ${live(queue)} e where e.ctid = any(array(select ctid from due))`,
   );
   await pause(options.breakClaimMs ?? 0, options.stop);
   if (chosen.length === 0 || options.stop?.aborted === true) return [];
-  const ids = `{${chosen.map((row) => row.id).join(",")}}`;
+  const ids = array(
+    "bigint",
+    chosen.map((row) => row.id),
+  );
   const still = sql`due as materialized (
-      select ctid from ${live} where id = any(${ids}::bigint[]) and status in ('pending', 'processing') order by id for update
+      select ctid from ${live(queue)} where id = any(${ids}) and status in ('pending', 'processing') order by id for update
     )`;
   return await take(db, queue, options, claimBatchId, still);
 }
@@ -99,7 +101,7 @@ async function claimWithoutLock(
 async function giveBack(db: Db, queue: Queue, claimBatchId: string): Promise<void> {
   await db.execute(sql`
     with held as (delete from outbox_leases where claim_batch_id = ${claimBatchId}::uuid returning ids)
-    update ${sql.identifier(`${queue.table}_live`)}
+    update ${live(queue)}
        set status = 'pending', owner = null, claim_batch_id = null, lease_until = null, processing_started_at = null, attempts = attempts - 1, next_retry_at = now(), updated_at = now()
      where id = any(array(select unnest(ids) from held)) and status = 'processing' and claim_batch_id = ${claimBatchId}::uuid`);
 }
@@ -146,14 +148,17 @@ export async function renew(
   maxProcessingMs: number,
 ): Promise<number> {
   const sentAt = performance.now();
-  const ids = `{${lease.events.map((e) => e.id).join(",")}}`;
+  const ids = array(
+    "bigint",
+    lease.events.map((e) => e.id),
+  );
   const [row] = await db.execute<{ held: number; left_ms: number | null }>(sql`
     with renewed as (
-      update ${sql.identifier(`${queue.table}_live`)}
-         set lease_until = least(now() + ${leaseMs}::float8 * interval '1 millisecond', processing_started_at + ${maxProcessingMs}::float8 * interval '1 millisecond'),
+      update ${live(queue)}
+         set lease_until = least(now() + ${milliseconds(leaseMs)}, processing_started_at + ${milliseconds(maxProcessingMs)}),
              updated_at = now()
-       where id = any(${ids}::bigint[]) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
-         and processing_started_at > now() - ${maxProcessingMs}::float8 * interval '1 millisecond'
+       where id = any(${ids}) and status = 'processing' and claim_batch_id = ${lease.claimBatchId}::uuid
+         and processing_started_at > now() - ${milliseconds(maxProcessingMs)}
       returning lease_until
     )
     select count(*)::int as held, extract(epoch from min(lease_until) - now())::float8 * 1000 as left_ms from renewed`);

@@ -1,3 +1,4 @@
+import { type Name, sql } from "drizzle-orm";
 import { projections } from "../events.ts";
 
 /**
@@ -16,3 +17,9 @@ export const queues = {
   chronicle: { projection: projections.chronicle, short: "chronicle", table: "chronicle_outbox_events" },
 } as const;
 export type Queue = (typeof queues)[keyof typeof queues];
+
+/** The partition of what is not done: pending, processing and failed. */
+export const live = ({ table }: Queue): Name => sql.identifier(`${table}_live`);
+
+/** The partition of what is done, until it is pruned. */
+export const history = ({ table }: Queue): Name => sql.identifier(`${table}_done`);

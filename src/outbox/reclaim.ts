@@ -1,7 +1,8 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { milliseconds } from "../db/sql.ts";
 import type { Op, Reclaimed } from "../events.ts";
-import type { Queue } from "./queue.ts";
+import { live, type Queue } from "./queue.ts";
 
 type Row = {
   id: string;
@@ -28,7 +29,7 @@ const fewestLosses = 3;
 
 /** True of a row under lease that reclaim takes: the lease ran out, or it was worked on for longer than `maxProcessingMs`. */
 export const lapsed = (maxProcessingMs: number): SQL =>
-  sql`(lease_until < now() or processing_started_at < now() - ${maxProcessingMs}::float8 * interval '1 millisecond')`;
+  sql`(lease_until < now() or processing_started_at < now() - ${milliseconds(maxProcessingMs)})`;
 
 /**
  * Takes back rows whose lease ran out or that were worked on for longer than `maxProcessingMs`, at most a thousand, and writes who took them, from whom, when and why. None
@@ -43,18 +44,17 @@ export async function reclaim(
   maxAttempts: number,
 ): Promise<Reclaimed[]> {
   const maxLosses = Math.max(fewestLosses, maxAttempts);
-  const live = sql.identifier(`${queue.table}_live`);
   const rows = await db.execute<Row>(sql`
     with held as materialized (
       select claim_batch_id, ids from outbox_leases where projection = ${queue.projection}
     ), lapsed as materialized (
-      select ctid, id, claim_batch_id from ${live}
+      select ctid, id, claim_batch_id from ${live(queue)}
        where id = any(array(select unnest(ids) from held)) and status = 'processing' and ${lapsed(maxProcessingMs)}
        order by lease_until
        limit ${atOnce}
          for update skip locked
     ), taken as (
-      update ${live} e
+      update ${live(queue)} e
          set status = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'failed' else 'pending' end,
              error_reason = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'lease_expired' else e.error_reason end,
              error = case when e.reclaim_count + 1 >= ${maxLosses}::int then 'the lease ran out ' || (e.reclaim_count + 1) || ' times' else e.error end,
@@ -67,7 +67,7 @@ export async function reclaim(
     ), ended as (
       delete from outbox_leases o
        where o.claim_batch_id in (select h.claim_batch_id from held h
-                                   where not exists (select from ${live} e where e.id = any(h.ids) and e.status = 'processing' and e.claim_batch_id = h.claim_batch_id))
+                                   where not exists (select from ${live(queue)} e where e.id = any(h.ids) and e.status = 'processing' and e.claim_batch_id = h.claim_batch_id))
     )
     select t.id::text, t.entity_type, t.entity_id, t.op, t.event_version::text, t.attempts, t.last_reclaimed_from as held_by, l.claim_batch_id as held_batch, t.last_reclaimed_reason, t.status, t.reclaim_count, t.traceparent, t.tracestate
       from taken t join lapsed l on l.id = t.id

@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
-import type { Queue } from "./queue.ts";
+import { array } from "../db/sql.ts";
+import { live, type Queue } from "./queue.ts";
 
 export type ReplayRequest = {
   /** Who asks, and why: both are kept for ever. */
@@ -15,11 +16,11 @@ export type ReplayRequest = {
 
 function chosen(queue: Queue, request: ReplayRequest) {
   return sql`
-    select ctid, id, error_reason, error, attempts from ${sql.identifier(`${queue.table}_live`)}
+    select ctid, id, error_reason, error, attempts from ${live(queue)}
      where next_retry_at = 'infinity' and status = 'failed'
        ${request.entityType === undefined ? sql`` : sql`and entity_type = ${request.entityType}`}
        ${request.sinceHours === undefined ? sql`` : sql`and updated_at > now() - ${request.sinceHours}::float8 * interval '1 hour'`}
-       ${request.ids === undefined ? sql`` : sql`and id = any(${`{${request.ids.join(",")}}`}::bigint[])`}
+       ${request.ids === undefined ? sql`` : sql`and id = any(${array("bigint", request.ids)})`}
      order by next_retry_at, id + 0 limit ${request.limit}`;
 }
 
@@ -42,7 +43,7 @@ export async function replay(db: Db, queue: Queue, request: ReplayRequest): Prom
       insert into outbox_replays (projection, replayed_by, reason, event_id, error_reason, error, attempts)
       select ${queue.projection}, ${request.by}, ${request.reason}, id, error_reason, error, attempts from chosen
     ), revived as (
-      update ${sql.identifier(`${queue.table}_live`)} e
+      update ${live(queue)} e
          set status = 'pending', counted_attempts = 0, reclaim_count = 0, next_retry_at = now(), updated_at = now(),
              replay_count = e.replay_count + 1, last_replayed_at = now(), last_replayed_by = ${request.by}, last_replayed_reason = ${request.reason}
        where e.ctid = any(array(select ctid from chosen))
@@ -57,5 +58,5 @@ export const replaysOf = async (db: Db, ids: readonly string[]): Promise<readonl
   Array.from(
     await db.execute(sql`
       select event_id::text, replayed_by, reason, error_reason, attempts from outbox_replays
-       where event_id = any(${`{${ids.join(",")}}`}::bigint[]) order by outbox_replays.id`),
+       where event_id = any(${array("bigint", ids)}) order by outbox_replays.id`),
   );

@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { oldestUnfinished } from "./backlog.ts";
-import type { Queue } from "./queue.ts";
+import { history, type Queue } from "./queue.ts";
 
 /** How far a prune has come: pass it to the next step. */
 export type PruneStep = {
@@ -15,13 +15,12 @@ export type PruneStep = {
  * Nothing is processed before it is appended, so the walk ends at the first event that was appended since then: it meets no more than what it deletes and what waited long.
  */
 export async function pruneDone(db: Db, queue: Queue, hours: number, step: number, from = 0n): Promise<PruneStep> {
-  const done = sql.identifier(`${queue.table}_done`);
   const since = sql`now() - ${hours}::float8 * interval '1 hour'`;
   const [row] = await db.execute<{ pruned: number; seen: number; last: string | null; old: boolean | null }>(sql`
     with seen as materialized (
-      select ctid, id, created_at, processed_at from ${done} where id > ${from.toString()}::bigint order by id limit ${step}::int
+      select ctid, id, created_at, processed_at from ${history(queue)} where id > ${from.toString()}::bigint order by id limit ${step}::int
     ), deleted as (
-      delete from ${done} d where d.ctid = any(array(select ctid from seen where processed_at < ${since})) and d.processed_at < ${since}
+      delete from ${history(queue)} d where d.ctid = any(array(select ctid from seen where processed_at < ${since})) and d.processed_at < ${since}
       returning 1
     )
     select (select count(*)::int from deleted) as pruned, count(*)::int as seen, max(id)::text as last, bool_and(created_at < ${since}) as old from seen`);

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { array } from "../db/sql.ts";
 import { type Queue, queues } from "./queue.ts";
 
 /** An event as its row says, live or done: what a drill keeps as evidence. */
@@ -28,7 +29,7 @@ export const readRows = async (db: Db, queue: Queue, entityIds: readonly string[
   await db.execute<EventRow>(sql`
     select e.id::text, ${queue.projection} as projection, e.entity_id::text, e.op, e.event_version::text, e.status, e.result, e.attempts, e.error_reason, e.owner,
            e.claim_batch_id::text, e.traceparent, e.reclaim_count, e.last_reclaimed_by, e.last_reclaimed_from, e.last_reclaimed_reason, e.replay_count
-      from ${sql.identifier(queue.table)} e where e.entity_id = any(${`{${entityIds.join(",")}}`}::uuid[]) order by e.id`);
+      from ${sql.identifier(queue.table)} e where e.entity_id = any(${array("uuid", entityIds)}) order by e.id`);
 
 /** Runs `work` while nobody can claim, settle or append: others wait until it ends, or until their own lock timeout. */
 export const holdingQueues = async <T>(db: Db, work: () => Promise<T>): Promise<T> =>

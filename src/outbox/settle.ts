@@ -1,7 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
+import { array } from "../db/sql.ts";
 import type { Lease, Outcome } from "../events.ts";
-import type { Queue } from "./queue.ts";
+import { history, live, type Queue } from "./queue.ts";
 
 const maxErrorLength = 8000;
 
@@ -78,17 +79,16 @@ export async function settle(
       others.push(`"${id}":${JSON.stringify(keptColumns(outcome))}`);
     }
   }
-  const live = sql.identifier(`${queue.table}_live`);
-  const ids = (list: readonly bigint[]) => sql`${`{${list.join(",")}}`}::bigint[]`;
+  const ids = (list: readonly bigint[]) => array("bigint", list);
   // The last two conditions of each half are the fence. Rows are found by `id = any(…)`: a join may have been planned when the table was empty, and read all that waits in it now.
   const fence = (list: readonly bigint[]) =>
     sql`e.id = any(${ids(list)}) and e.status = 'processing' and e.claim_batch_id = ${lease.claimBatchId}::uuid`;
   // Only what there is of a kind is asked for: an empty list costs each row as much as looking it up.
   const among = (list: readonly bigint[]) => (list.length === 0 ? sql`false` : sql`id = any(${ids(list)})`);
   const moved = sql`moved as (
-      delete from ${live} e where ${fence(done.all)} returning ${kept}, attempts
+      delete from ${live(queue)} e where ${fence(done.all)} returning ${kept}, attempts
     ), history as (
-      insert into ${sql.identifier(`${queue.table}_done`)} (${kept}, attempts, status, result, processed_at, updated_at)
+      insert into ${history(queue)} (${kept}, attempts, status, result, processed_at, updated_at)
       select ${kept}, attempts - (${among(done.unsent)})::int, 'done',
              case when ${among(done.noop)} then 'noop' when ${among(done.superseded)} then 'superseded' else 'applied' end, now(), now()
         from moved
@@ -101,7 +101,7 @@ export async function settle(
   const wasOver = again && whole ? sql`, not exists (select from ended) as was_over` : sql``;
   // Most batches are done as a whole, and need only the first half.
   const rest = sql`, kept as (
-      update ${live} e
+      update ${live(queue)} e
          set (status, error_reason, error, attempts, counted_attempts, next_retry_at) = (
                select k ->> 'status', coalesce(k ->> 'reason', e.error_reason), coalesce(k ->> 'error', e.error), e.attempts - (k ->> 'refund')::int,
                       e.counted_attempts + (k ->> 'counted')::int, case k ->> 'status' when 'pending' then now() + (k ->> 'delay_ms')::float8 * interval '1 millisecond' else 'infinity' end
@@ -122,7 +122,7 @@ export async function settle(
   if (!again || settled.size === done.all.length + otherIds.length) return settled;
   // Not part of the statement above: that one may have waited for the end of the one before, and does not see what it wrote.
   const [before] = await db.execute<{ ids: string | null }>(sql`
-    select string_agg(id::text, ',') as ids from ${sql.identifier(`${queue.table}_done`)}
+    select string_agg(id::text, ',') as ids from ${history(queue)}
      where id = any(${ids(done.all)}) and claim_batch_id = ${lease.claimBatchId}::uuid`);
   return new Set([...settled, ...(before?.ids?.split(",").map(BigInt) ?? []), ...(byUs ? otherIds : [])]);
 }

@@ -22,7 +22,7 @@ export function createLatch(): Latch {
         return true;
       }
       const { promise, resolve } = Promise.withResolvers<boolean>();
-      const timer = setTimeout(resolve, ms, false);
+      const timer = setTimeout(resolve, Math.max(0, ms), false);
       const ringing = () => resolve(true);
       waiting.add(ringing);
       const rang = await promise;

@@ -1,5 +1,6 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
+import { array } from "../../db/sql.ts";
 import { past } from "../pages.ts";
 
 /**
@@ -13,7 +14,7 @@ export async function writeEntries(
 ): Promise<Map<string, "written" | "same">> {
   const rows = await db.execute<{ id: string; written: boolean }>(sql`
     with wanted as materialized (
-      select c.* from chronicle_events c where c.id = any(${`{${ids.join(",")}}`}::uuid[])
+      select c.* from chronicle_events c where c.id = any(${array("uuid", ids)})
     ), entries as (
       insert into chronicle_entries as e (id, event_type, entity_type, entity_id, library_id, book_id, block_id, actor_id, occurred_at, created_at, payload, summary,
                                           schema_version, provenance, source, actor_kind, correlation_id, projection_version)

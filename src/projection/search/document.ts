@@ -1,5 +1,6 @@
 import { type SQL, sql } from "drizzle-orm";
 import type { Db } from "../../db/client.ts";
+import { array } from "../../db/sql.ts";
 import type { ClaimedEvent } from "../../events.ts";
 import type { BulkItem } from "../../search/bulk.ts";
 import { hoursDeletesAreRemembered } from "../../search/indices.ts";
@@ -43,11 +44,14 @@ function source(row: Row): string {
  */
 export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promise<BulkItem[]> {
   // Quoted, because a row that was inserted by hand may hold any text.
-  const types = `{${Array.from(new Set(events.map((e) => e.entityType)), (type) => `"${type.replace(/["\\]/g, "\\$&")}"`).join(",")}}`;
-  const ids = `{${events.map((e) => e.entityId).join(",")}}`;
+  const types = array("text", [...new Set(events.map((e) => e.entityType))]);
+  const ids = array(
+    "uuid",
+    events.map((e) => e.entityId),
+  );
   // Two lists and no join, whose pairs are looked up one by one, at twice the cost. What they find beyond the pairs is left aside.
   const rows = await db.execute<Row>(sql`
-    select ${columns} from search_index s where s.entity_type = any(${types}::text[]) and s.entity_id = any(${ids}::uuid[])`);
+    select ${columns} from search_index s where s.entity_type = any(${types}) and s.entity_id = any(${ids})`);
   const found = new Map(rows.map((row) => [documentId(row.entity_type, row.entity_id), row]));
   return events.map((event) => {
     const id = documentId(event.entityType, event.entityId);

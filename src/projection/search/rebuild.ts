@@ -1,6 +1,7 @@
 import type { Client } from "@elastic/elasticsearch";
 import { sql } from "drizzle-orm";
 import type { Db, Tx } from "../../db/client.ts";
+import { array } from "../../db/sql.ts";
 import { CommandError } from "../../errors.ts";
 import { queues } from "../../outbox/queue.ts";
 import { pause } from "../../pause.ts";
@@ -159,8 +160,8 @@ const touchedAtOnce = 1000;
  */
 async function touch(db: Db, rowIds: readonly string[]): Promise<void> {
   for (let at = 0; at < rowIds.length; at += touchedAtOnce) {
-    const ids = `{${rowIds.slice(at, at + touchedAtOnce).join(",")}}`;
-    await db.execute(sql`update search_index set rank_score = rank_score where id = any(${ids}::uuid[])`);
+    const ids = array("uuid", rowIds.slice(at, at + touchedAtOnce));
+    await db.execute(sql`update search_index set rank_score = rank_score where id = any(${ids})`);
   }
 }
 
