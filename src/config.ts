@@ -9,12 +9,6 @@ import { CommandError } from "./errors.ts";
 export type Config = Readonly<Static<typeof schema>>;
 type Name = keyof Config;
 
-/** Other names that are read when the first is unset. */
-const alternatives: Partial<Record<Name, string>> = {
-  OUTBOX_BULK_SIZE: "OUTBOX_BATCH_SIZE",
-  CHRONICLE_PROJECTION_VERSION: "OUTBOX_PROJECTION_VERSION",
-};
-
 const yes = ["1", "true", "yes", "y", "on"];
 const no = ["0", "false", "no", "n", "off"];
 
@@ -83,7 +77,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const values: Record<string, unknown> = {};
   const faults: string[] = [];
   for (const [name, field] of fields) {
-    const source = [name, alternatives[name]].find((n) => n !== undefined && (env[n] ?? "") !== "");
+    const source = [name, field.alias].find((n) => n !== undefined && (env[n] ?? "") !== "");
     const raw = source === undefined ? undefined : env[source];
     const value = raw === undefined ? field.default : parse(field, raw);
     if (value === undefined) continue;
@@ -106,7 +100,7 @@ export const former: Readonly<Record<string, string>> = {
 
 /** Variables that look like ours but are not: typos would otherwise be ignored silently. */
 export function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
-  const known = new Set<string>([...fields.map(([name]) => name), ...Object.values(alternatives)]);
+  const known = new Set(fields.flatMap(([name, { alias = name }]) => [name, alias]));
   return Object.keys(env).filter(
     (name) =>
       /^(WORDLOOM|OUTBOX|ELASTIC|CHRONICLE)_/.test(name) &&
@@ -118,7 +112,7 @@ export function unknownVariables(env: Readonly<Record<string, string | undefined
 
 export type Variable = {
   name: Name;
-  alternative: string | undefined;
+  alias: string | undefined;
   group: string;
   description: string;
   wanted: string;
@@ -129,7 +123,7 @@ export type Variable = {
 /** Every variable, for `--help`, the documentation and `wordloom config`. */
 export const variables: readonly Variable[] = fields.map(([name, field]) => ({
   name,
-  alternative: alternatives[name],
+  alias: field.alias,
   group: field.group,
   description: field.description ?? "",
   wanted: wanted(field),

@@ -17,7 +17,7 @@ function redact(value: string): string {
 }
 
 function shown(variable: Variable, env: Env): { value: string | null; source: string } {
-  const source = [variable.name, variable.alternative].find((n) => n !== undefined && (env[n] ?? "") !== "");
+  const source = [variable.name, variable.alias].find((n) => n !== undefined && (env[n] ?? "") !== "");
   const value = source === undefined ? undefined : env[source];
   if (source === undefined || value === undefined) return { value: variable.fallback || null, source: "default" };
   return { value: variable.secret ? redact(value) : value, source };

@@ -194,7 +194,7 @@ test("log filters and trace searches use events and keys that the signals write"
 });
 
 test("what operators are told to set is a variable that is read", () => {
-  const known = variables.flatMap(({ name, alternative }) => [name, alternative]);
+  const known = variables.flatMap(({ name, alias }) => [name, alias]);
   const texts = [
     ...runbooks.values(),
     read("docs/runbooks/README.md"),
