@@ -199,15 +199,22 @@ test("a server that has lost one of its processes is still that of all who use i
     postgres({ path: other.socketPath, user: "postgres", max: 1, fetch_types: false, onnotice: () => {} });
   const [sql, victim] = [open(), open()];
   try {
-    const members = async () =>
-      Number((await sql`select count(*) as n from pg_locks where locktype = 'advisory'`)[0]?.["n"]);
+    /** Members that hold their lock, on connections that were made since `then`. */
+    const members = async (then = "-infinity") =>
+      Number(
+        (
+          await sql`
+            select count(*) as n from pg_locks l join pg_stat_activity a using (pid)
+             where l.locktype = 'advisory' and l.granted and a.backend_start > ${then}::text::timestamptz`
+        )[0]?.["n"],
+      );
     expect(await members()).toBe(2);
     const startedAt = async () => String((await sql`select pg_postmaster_start_time()::text as at`)[0]?.["at"]);
     const before = await startedAt();
-    const [backend] = await victim<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    const [backend] = await victim<{ pid: number; at: string }[]>`select pg_backend_pid() as pid, now()::text as at`;
     process.kill(backend?.pid ?? 0, "SIGKILL");
     await until("both are its members again", () =>
-      members().then(
+      members(backend?.at).then(
         (n) => n === 2,
         () => false,
       ),
