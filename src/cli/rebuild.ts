@@ -46,7 +46,7 @@ export const rebuild = buildCommand({
       "  wordloom rebuild --emit-outbox            queue an event for each document instead; the workers write what the index lacks",
       "  wordloom rebuild --projection chronicle   the entries that are missing or differ",
       "",
-      "For an Elasticsearch that is new, has lost its data, or holds documents it should not. Nothing has to be stopped: the old index is searched until the new one",
+      "For an Elasticsearch that is new, has lost its data, or holds documents it should not, as after Postgres is restored from a backup. Nothing has to be stopped: the old index is searched until the new one",
       "takes over in one step, including what was written meanwhile. If a rebuild is interrupted, the old index is untouched. With --emit-outbox, documents that are",
       "already in the index in their newest version are not rewritten, and documents that should not be there stay.",
     ].join("\n"),

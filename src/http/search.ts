@@ -54,7 +54,8 @@ async function found(desk: Desk, { client, index }: SearchBackend, request: Sear
   const { limit, offset } = request;
   if (!desk.config.ENABLE_SEARCH_PROJECTION) return { total: 0, hits: [], limit, offset };
   const { total, hits } = await desk.signals.searched(index, () => search(client, index, request));
-  const served = await current(desk.db, hits);
+  const { served, ahead } = await current(desk.db, hits);
+  if (ahead > 0) desk.signals.indexAhead(ahead);
   return {
     total: total - (hits.length - served.length),
     hits: served.map(({ candidate, ...entity }) => ({

@@ -19,18 +19,21 @@ export type Found = {
   readonly path: string | null;
 };
 
+export type Current<T> = {
+  readonly served: readonly (Found & { readonly candidate: T })[];
+  /** Documents of versions that Postgres has never had: it was restored from a backup, or somebody else writes to the index. */
+  readonly ahead: number;
+};
+
 /**
  * What is served of the documents that were found, in their order, each with its candidate. A document is left out when its entity is deleted or
- * unknown, or has a newer version than the document: so nothing stale and nothing deleted is ever served, however far the projection is behind.
+ * unknown, or of another version than the document: so nothing stale and nothing deleted is ever served, however far the projection is behind.
  * What was changed a moment ago is found again once it is projected.
  */
-export async function current<T extends Candidate>(
-  db: Db,
-  candidates: readonly T[],
-): Promise<(Found & { candidate: T })[]> {
-  if (candidates.length === 0) return [];
+export async function current<T extends Candidate>(db: Db, candidates: readonly T[]): Promise<Current<T>> {
+  if (candidates.length === 0) return { served: [], ahead: 0 };
   const asked = JSON.stringify(candidates.map((c) => [c.entityType, c.entityId, c.version]));
-  const rows = await db.execute<Found & { place: number }>(sql`
+  const rows = await db.execute<Found & { place: number; ahead: boolean }>(sql`
     select s.entity_type as "entityType", s.entity_id as "entityId", s.library_id as "libraryId", s.book_id as "bookId",
            case s.entity_type when 'block' then left(s.text, 100) else s.title end as title,
            coalesce(s.snippet, '') as snippet,
@@ -39,7 +42,7 @@ export async function current<T extends Candidate>(
              when 'book' then concat_ws(' / ', l.name, f.name)
              when 'bookshelf' then l.name
            end as path,
-           (n - 1)::int as place
+           (n - 1)::int as place, s.event_version < (c->>2)::bigint as ahead
       from jsonb_array_elements(${asked}::jsonb) with ordinality as c(c, n)
       join search_index s on s.entity_type = c->>0 and s.entity_id = (c->>1)::uuid
       left join libraries l on l.id = s.library_id
@@ -47,8 +50,9 @@ export async function current<T extends Candidate>(
       left join bookshelves f on f.id = b.bookshelf_id
      where s.deleted_at is null and s.event_version <= (c->>2)::bigint
      order by n`);
-  return rows.flatMap(({ place, ...found }) => {
+  const served = rows.flatMap(({ place, ahead, ...found }) => {
     const candidate = candidates[place];
-    return candidate ? [{ ...found, candidate }] : [];
+    return candidate === undefined || ahead ? [] : [{ ...found, candidate }];
   });
+  return { served, ahead: rows.length - served.length };
 }

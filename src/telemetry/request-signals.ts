@@ -4,6 +4,7 @@ import { obsSchema } from "./keys.ts";
 import { errorType, sampledTraceId, traceKeys } from "./log.ts";
 import { canonicalHeaders, contextOf, headersOf } from "./propagation.ts";
 import type { Sinks } from "./signals.ts";
+import { sparingly } from "./sparingly.ts";
 
 export type RequestSignals = {
   /** X-Request-Id or ?cid= where safe, else made here. */
@@ -34,6 +35,8 @@ export type ApiSignals = {
   readonly request: (request: Request) => RequestSignals;
   /** Runs one search in the index, as a client span below the request's. Throws what `search` throws. */
   readonly searched: <T>(index: string, search: () => Promise<T>) => Promise<T>;
+  /** A search found this many documents of versions that Postgres has never had. Logged once a minute at most. */
+  readonly indexAhead: (count: number) => void;
   /** Shows how many requests wait to be written together with others; `read` is asked at each scrape. */
   readonly waitingAhead: (verb: string, read: () => number) => void;
   /** After the commit. */
@@ -67,6 +70,7 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
     metrics.add("outbox_produced_total", { projection: projections.search, ...labels }, count);
     metrics.add("outbox_produced_total", { projection: projections.chronicle, ...labels }, chronicled);
   };
+  const mayTell = sparingly();
   // Each exists from the start, so that increase() sees the first event.
   for (const eventType of Object.keys(eventTypes) as EventType[]) produced(eventType, 0, 0);
   return {
@@ -186,6 +190,13 @@ export function apiSignals({ log, metrics, tracing }: Sinks): ApiSignals {
       } finally {
         span.end();
       }
+    },
+    indexAhead: (count) => {
+      if (mayTell(60_000))
+        log.warn(
+          { event: "search.index_ahead", count },
+          "the search index holds versions that Postgres has never had, which are not served: after a restore, run `wordloom rebuild`",
+        );
     },
     waitingAhead: (verb, read) => metrics.read("db_client_connection_pending_requests", { pool: verb }, read),
     appended: (appended) => {

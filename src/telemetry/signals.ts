@@ -4,6 +4,7 @@ import { pointsAtGrpc } from "./collector-address.ts";
 import { obsSchema } from "./keys.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import { sparingly } from "./sparingly.ts";
 import { dropReasons, type TellDrop, type Tracing } from "./tracing.ts";
 
 /**
@@ -99,11 +100,10 @@ const tellDropsMs = 60_000;
  */
 export function spansDropped(metrics: Metrics, log: Pick<Log, "warn">): TellDrop {
   for (const reason of dropReasons) metrics.add("wordloom_spans_dropped_total", { reason }, 0);
-  let toldAt = Number.NEGATIVE_INFINITY;
+  const mayTell = sparingly();
   return (reason, count, error) => {
     metrics.add("wordloom_spans_dropped_total", { reason }, count);
-    if (reason !== "export_failed" || performance.now() - toldAt < tellDropsMs) return;
-    toldAt = performance.now();
+    if (reason !== "export_failed" || !mayTell(tellDropsMs)) return;
     log.warn(
       { event: "tracing.export_failed", count, error: exportFailure(error) },
       "the collector did not take spans; see wordloom_spans_dropped_total, and OTEL_EXPORTER_OTLP_ENDPOINT",

@@ -14,6 +14,7 @@ import type { MetricName } from "./metric-definitions.ts";
 import type { Metrics } from "./metrics.ts";
 import { reclaimSignals, type TellReclaimed } from "./reclaim-signals.ts";
 import type { Sinks } from "./signals.ts";
+import { sparingly } from "./sparingly.ts";
 
 /** What a worker does with Postgres. */
 const databaseSteps = ["claim", "prepare", "send", "renew", "settle", "hasten", "reclaim", "backlog", "prune"] as const;
@@ -144,16 +145,6 @@ const breakerSays = {
   half_open: "the target is being probed",
   closed: "the target is back",
 };
-
-/** Rate-limits what recurs while the target is down: true when nothing of the kind was logged for `silenceMs`. */
-function sparingly(): (silenceMs: number) => boolean {
-  let toldAt = Number.NEGATIVE_INFINITY;
-  return (silenceMs) => {
-    if (performance.now() - toldAt < silenceMs) return false;
-    toldAt = performance.now();
-    return true;
-  };
-}
 
 /** Every series that can come exists from the start, so that increase() sees the first failure. */
 function startAtZero(metrics: Metrics, projection: string): void {

@@ -19,7 +19,7 @@ const { db, close } = (await testDatabase()).open();
 const engine = await openEngine();
 const client = await connectElasticsearch({ url: engine.url, requestTimeoutMs: 10_000 });
 const index = `wordloom-test-${crypto.randomUUID()}`;
-const { send } = openApi(db, { search: { client, index } });
+const { send, logged } = openApi(db, { search: { client, index } });
 
 afterAll(async () => {
   await client.indices.delete({ index: `${index}-000001` });
@@ -192,6 +192,16 @@ test("a document without a row is not served", async () => {
   const source = JSON.stringify({ entity_type: "tag", entity_id: id, title: "stray", text: "", event_version: 1 });
   await bulk([{ op: "index", id: `tag:${id}`, version: 1n, source }]);
   expect(await search("q=stray")).toMatchObject({ total: 0, hits: [] });
+});
+
+test("a document of a version that Postgres has never had is not served, and the log says so once: the database was restored", async () => {
+  const tag = await createTag(db, { name: "yesterday" });
+  const later = { entity_type: "tag", entity_id: tag.id, title: "yesterday and today", text: "", event_version: 2 };
+  await bulk([{ op: "index", id: `tag:${tag.id}`, version: 2n, source: JSON.stringify(later) }]);
+  for (let i = 0; i < 3; i += 1) expect(await search("q=yesterday")).toMatchObject({ total: 0, hits: [] });
+  const told = logged.filter((line) => line.includes('"search.index_ahead"'));
+  expect(told.map((line) => JSON.parse(line) as unknown)).toMatchObject([{ level: "warn", count: 1 }]);
+  expect(told.join()).not.toContain("today");
 });
 
 test("a document that has come back for a tombstone is not served, whatever version it claims", async () => {

@@ -15,7 +15,7 @@ const src = join(import.meta.dir, "../../src");
 const codeWords = new Set(
   `abandon about appended at attributes base blamed bytes chronicled close closed code config context database delete documents dropped end ended experiment export failed fd formatters half_open hastened
   headers host hostname id identity ignore index kind labels limit labs links log lost metrics mixin name open ops outcome past pool port prepared producers projections pruned query quiet reasons
-  refused request resource root run said scopes searched seconds serializers services settled shared shutdown span startup success sync timestamp told trace tracer tracing verb`.split(
+  refused request resource root run said scopes searched seconds serializers services settled shared shutdown span sparingly startup success sync timestamp told trace tracer tracing verb`.split(
     /\s+/,
   ),
 );
