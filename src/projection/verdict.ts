@@ -1,12 +1,11 @@
 import type { FailureClass, Reason } from "../events.ts";
 import type { ItemAnswer, ItemResult, RequestFailure } from "../search/bulk.ts";
 
+/** The item that was sent. */
+type Item = { readonly sentAs: "index" | "delete"; readonly version: bigint };
+
 /** What the verdict needs to know of the event. */
-export type Judged = {
-  readonly sentAs: "index" | "delete";
-  readonly version: bigint;
-  readonly countedAttempts: number;
-};
+export type Judged = Item & { readonly countedAttempts: number };
 
 export type Limits = { readonly maxAttempts: number; readonly terminalOnTransient: boolean };
 
@@ -56,23 +55,23 @@ function fault(
   return { of, reason, failureClass, errorType, detail };
 }
 
-function ofConflict(answer: ItemAnswer, judged: Judged): Done | Fault {
+function ofConflict(answer: ItemAnswer, item: Item): Done | Fault {
   // The target holds this version or a newer one: the work is done, by us earlier or by somebody else.
-  if (answer.storedVersion !== null && answer.storedVersion >= judged.version)
+  if (answer.storedVersion !== null && answer.storedVersion >= item.version)
     return { kind: "done", result: "superseded" };
   // A conflict with a lower version cannot happen with external versions: somebody else writes to the index, or the engine's words have changed.
   const { errorType, detail } = answer;
-  return fault("event", "version_anomaly", "4xx", { errorType, detail: `${detail} (ours: ${judged.version})` });
+  return fault("event", "version_anomaly", "4xx", { errorType, detail: `${detail} (ours: ${item.version})` });
 }
 
-function ofAnswer(answer: ItemAnswer, judged: Judged): Done | Fault {
+function ofAnswer(answer: ItemAnswer, item: Item): Done | Fault {
   const { status, errorType, detail } = answer;
   if (status >= 200 && status < 300)
     return { kind: "done", result: "applied", ...(answer.failedShards > 0 ? { warning: "shards_failed" } : {}) };
-  if (status === 409) return ofConflict(answer, judged);
+  if (status === 409) return ofConflict(answer, item);
   if (status === 404) {
     // Absent is what a delete wants; an index that is absent is not.
-    if (errorType === null && judged.sentAs === "delete") return { kind: "done", result: "noop", reason: "es_404" };
+    if (errorType === null && item.sentAs === "delete") return { kind: "done", result: "noop", reason: "es_404" };
     return fault("target", "es_404", "4xx", answer);
   }
   if (status === 429) return fault("target", "es_429", "429", answer);
@@ -127,10 +126,10 @@ function ofFailure(failure: RequestFailure, singled: boolean): Fault {
   return fault("target", "es_unknown", "other", failure);
 }
 
-function found(result: ItemResult, judged: Judged): Done | Fault {
+function found(result: ItemResult, item: Item): Done | Fault {
   switch (result.kind) {
     case "answered":
-      return ofAnswer(result, judged);
+      return ofAnswer(result, item);
     case "failed":
       return ofFailure(result.failure, result.singled === true);
     case "unanswered":
@@ -139,6 +138,12 @@ function found(result: ItemResult, judged: Judged): Done | Fault {
     default:
       return result satisfies never;
   }
+}
+
+/** How an item's failure is counted; null where it has not failed. */
+export function failureClass(result: ItemResult, item: Item): FailureClass | null {
+  const finding = found(result, item);
+  return "kind" in finding ? null : finding.failureClass;
 }
 
 /** The decision table. A pure function: from the engine's answer for one item and the event's history to the outcome of the event. */

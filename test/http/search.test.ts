@@ -43,7 +43,8 @@ async function project(): Promise<void> {
   const events = await db.execute<ClaimedEvent>(
     sql`select distinct entity_type as "entityType", entity_id as "entityId" from search_outbox_events`,
   );
-  await bulk(await buildItems(db, events));
+  const items = await buildItems(db, events);
+  await bulk(items.filter((item) => item !== "later"));
 }
 
 let made: Awaited<ReturnType<typeof fill>>;

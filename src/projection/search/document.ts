@@ -20,8 +20,11 @@ type Row = {
   deleted: boolean;
 };
 
-const columns = sql`s.entity_type, s.entity_id, s.library_id, s.book_id, s.title, s.text, s.snippet, s.rank_score, s.event_version::text,
+const columns = sql`s.entity_type, s.entity_id, s.library_id, s.book_id, s.title, s.snippet, s.rank_score, s.event_version::text,
            s.updated_at, s.deleted_at is not null as deleted`;
+
+/** Text that is read at once, in bytes, or one document however long it is: some thousand long ones would not fit into memory. Postgres knows lengths without reading the text. */
+const textAtOnce = 33_554_432;
 
 /** The Elasticsearch id of an entity's document. */
 function documentId(entityType: string, entityId: string): string {
@@ -40,9 +43,14 @@ function source(row: Row): string {
 
 /**
  * One bulk item per entity, built from what search_index holds now, whatever the events said: an upsert that comes late finds the tombstone and deletes.
- * An entity without a row was deleted so long ago that even its tombstone is gone: deleted too. `events` holds at most one event of each entity; items come in their order.
+ * An entity without a row was deleted so long ago that even its tombstone is gone: deleted too. `events` holds at most one event of each entity; items come in their order,
+ * "later" for those whose text is longer than their share of `mostText` bytes, which the only one never is.
  */
-export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promise<BulkItem[]> {
+export async function buildItems(
+  db: Db,
+  events: readonly ClaimedEvent[],
+  mostText = textAtOnce,
+): Promise<(BulkItem | "later")[]> {
   // Quoted, because a row that was inserted by hand may hold any text.
   const types = array("text", [...new Set(events.map((e) => e.entityType))]);
   const ids = array(
@@ -50,13 +58,16 @@ export async function buildItems(db: Db, events: readonly ClaimedEvent[]): Promi
     events.map((e) => e.entityId),
   );
   // Two lists and no join, whose pairs are looked up one by one, at twice the cost. What they find beyond the pairs is left aside.
-  const rows = await db.execute<Row>(sql`
-    select ${columns} from search_index s where s.entity_type = any(${types}) and s.entity_id = any(${ids})`);
+  const rows = await db.execute<Omit<Row, "text"> & { text: string | null }>(sql`
+    select ${columns}, case when ${events.length}::int = 1 or octet_length(s.text) <= ${Math.floor(mostText / events.length)}::int then s.text end as text
+      from search_index s where s.entity_type = any(${types}) and s.entity_id = any(${ids})`);
   const found = new Map(rows.map((row) => [documentId(row.entity_type, row.entity_id), row]));
   return events.map((event) => {
     const id = documentId(event.entityType, event.entityId);
     const row = found.get(id);
-    return row === undefined ? { op: "delete", id, version: event.eventVersion } : itemOf(row);
+    if (row === undefined) return { op: "delete", id, version: event.eventVersion };
+    const { text } = row;
+    return text === null ? "later" : itemOf({ ...row, text });
   });
 }
 
@@ -94,17 +105,22 @@ export const rowEvent = sql`entity_type, entity_id, case when deleted_at is null
 /** Rows of search_index (as `s`) that were written since `mark`. */
 export const changedSince = (mark: string): SQL => sql`age(s.xmin) <= age((${mark}::xid8)::xid)`;
 
-/** The next rows of search_index after the row `after` (null: the first ones), at most `limit`. */
+/** The next rows of search_index after the row `after` (null: the first ones), at most `limit`, up to the one that makes their text `mostText` bytes. */
 export async function readItems(
   db: Db,
   wanted: Wanted,
   after: string | null,
   limit: number,
+  mostText = textAtOnce,
 ): Promise<readonly StoredItem[]> {
   const rows = await db.execute<Row & { row_id: string }>(sql`
-    select s.id::text as row_id, ${columns} from search_index s
-     where ${past(after)}
-       and ${wanted.kind === "all" ? sql`(s.deleted_at is null or s.deleted_at > now() - ${hoursDeletesAreRemembered}::int * interval '1 hour')` : changedSince(wanted.since)}
-     order by s.id limit ${limit}`);
+    select s.id::text as row_id, ${columns}, s.text
+      from (select *, coalesce(sum(octet_length(s.text)) over (order by s.id rows between unbounded preceding and 1 preceding), 0) as before
+              from (select * from search_index s
+                     where ${past(after)}
+                       and ${wanted.kind === "all" ? sql`(s.deleted_at is null or s.deleted_at > now() - ${hoursDeletesAreRemembered}::int * interval '1 hour')` : changedSince(wanted.since)}
+                     order by s.id limit ${limit}) s) s
+     where before < ${mostText}::bigint
+     order by s.id`);
   return rows.map((row) => ({ rowId: row.row_id, item: itemOf(row) }));
 }

@@ -9,7 +9,7 @@ import { type Backoff, retryDelayMs } from "../backoff.ts";
 import type { BulkExperiment } from "../experiment.ts";
 import { failedForGood, failedOnce, isolating } from "../isolate.ts";
 import type { Applied, Pacing, Prepared, Projection, TargetHealth } from "../projection.ts";
-import { type Limits, type Verdict, verdict } from "../verdict.ts";
+import { failureClass, type Limits, type Verdict, verdict } from "../verdict.ts";
 import { answerInTime, retryAfter } from "./answer.ts";
 import { outageIn, sendBisecting } from "./bisect.ts";
 import { createSizeLimit, cut, type Request, type Sent } from "./cut.ts";
@@ -18,6 +18,8 @@ import { buildItems } from "./document.ts";
 export type SearchProjectionOptions = {
   readonly index: string;
   readonly maxBytes: number;
+  /** Text that a batch has in memory at once, in bytes; the rest of a larger one is read when that is sent. */
+  readonly textAtOnce?: number;
   readonly timeoutMs: number;
   readonly limits: Limits;
   readonly backoff: Backoff;
@@ -69,6 +71,9 @@ function healthOf(verdicts: readonly Verdict[], retryAfterMs: number | null): Ta
   return { kind: "overloaded", retryAfterMs };
 }
 
+/** Requests whose documents are in memory, and the events whose documents are not yet. */
+type Part = { readonly requests: readonly Request[]; readonly later: readonly ClaimedEvent[] };
+
 /** What stands for the answer to a request that is not sent because the engine has asked for a wait meanwhile, when it answered another batch. */
 function heldBack({ waitMs }: Pacing): (ItemResult & { kind: "failed" }) | undefined {
   const retryAfterMs = waitMs();
@@ -77,21 +82,58 @@ function heldBack({ waitMs }: Pacing): (ItemResult & { kind: "failed" }) | undef
   return { kind: "failed", failure: { kind: "http", status: 429, errorType: null, detail, retryAfterMs } };
 }
 
+/** A batch on its way. `decisions` grows until it holds one for each event. */
+type Batch = { readonly decisions: Map<bigint, Decision>; readonly signals: BatchSignals };
+/** What holds while it is sent. */
+type Sending = Batch & { readonly signal: AbortSignal; readonly pacing: Pacing };
+
 /** What is searched goes to Elasticsearch: one bulk item per entity, external versions, each item judged by itself. */
 export function searchProjection(db: Db, client: Client, options: SearchProjectionOptions): Projection {
   const { index, timeoutMs, limits, backoff, experiment } = options;
   const size = createSizeLimit(options.maxBytes);
 
+  /** Builds those that are not too long to be in memory together. What cannot be built is decided. */
+  async function tryBuild(events: readonly ClaimedEvent[], { decisions, signals }: Batch) {
+    // One document that the database cannot read must not keep back its neighbours.
+    const built = await isolating<BulkItem | "later" | Decision>(
+      events,
+      (some) => buildItems(db, some, options.textAtOnce),
+      (event, error) => {
+        signals.blamed(event, error);
+        return failedOnce(event, nameFailure(error), limits.maxAttempts, backoff);
+      },
+    );
+    const sent: Sent[] = [];
+    const later: ClaimedEvent[] = [];
+    for (const [i, event] of events.entries()) {
+      const item = built[i];
+      if (item === undefined) continue;
+      if (item === "later") later.push(event);
+      else if ("outcome" in item) decisions.set(event.id, item);
+      else sent.push({ event, item });
+    }
+    return { sent, later };
+  }
+
+  async function build(events: readonly ClaimedEvent[], batch: Batch): Promise<Part> {
+    let { sent, later } = await tryBuild(events, batch);
+    const rest: ClaimedEvent[] = [];
+    // The fewer they are, the longer they may be.
+    while (sent.length === 0 && later.length > 0) {
+      const half = Math.ceil(later.length / 2);
+      rest.push(...later.slice(half));
+      ({ sent, later } = await tryBuild(later.slice(0, half), batch));
+    }
+    return { requests: cut(sent, size.bytes()), later: [...later, ...rest] };
+  }
+
   /** `refused` are items of the request that an experiment has answered in the engine's place: told with it, not sent. */
-  async function sendOne(
+  async function post(
     items: readonly BulkItem[],
-    refused: readonly BulkItem[],
     body: string,
-    signals: BatchSignals,
-    judge: (item: BulkItem, result: ItemResult) => Verdict,
-    signal: AbortSignal,
-    pacing: Pacing,
-  ) {
+    refused: readonly BulkItem[],
+    { signals, signal, pacing }: Sending,
+  ): Promise<ItemResult[]> {
     const startedAt = Date.now();
     const clock = performance.now();
     const results =
@@ -100,53 +142,32 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
         : experiment.answered(
             await answerInTime(sendBulk(client, index, items, body, { timeoutMs, signal }), items, pacing),
           );
-    const verdicts = items.map((item, i) => judge(item, results[i] ?? { kind: "unanswered" }));
-    const failedWhole = results.find((r) => r.kind === "failed");
-    const failedSome = refused.length > 0 || verdicts.some((v) => v.kind !== "done");
+    const told = [
+      ...items.map((item, i) => ({
+        op: item.op,
+        failureClass: failureClass(results[i] ?? { kind: "unanswered" }, { sentAs: item.op, version: item.version }),
+      })),
+      ...refused.map(({ op }) => ({ op, failureClass: "429" })),
+    ];
+    const failed = results.find((r) => r.kind === "failed")?.failure;
     signals.bulkSent({
       startedAt,
       durationMs: performance.now() - clock,
       index,
-      result: failedWhole ? "failed" : failedSome ? "partial" : "success",
-      ...(failedWhole?.kind === "failed"
-        ? { error: failedWhole.failure.kind === "http" ? String(failedWhole.failure.status) : failedWhole.failure.kind }
-        : {}),
-      items: [
-        ...items.map((item, i) => {
-          const judged = verdicts[i];
-          return {
-            op: item.op,
-            failureClass: judged === undefined || judged.kind === "done" ? null : judged.failureClass,
-          };
-        }),
-        ...refused.map(({ op }) => ({ op, failureClass: "429" })),
-      ],
+      result: failed ? "failed" : told.some((item) => item.failureClass !== null) ? "partial" : "success",
+      ...(failed ? { error: failed.kind === "http" ? String(failed.status) : failed.kind } : {}),
+      items: told,
     });
     return results;
   }
 
-  async function send(
-    requests: readonly Request[],
-    decided: ReadonlyMap<bigint, Decision>,
-    signals: BatchSignals,
-    signal: AbortSignal,
-    pacing: Pacing,
-  ): Promise<Applied> {
-    const decisions = new Map(decided);
+  async function send(first: Part, batch: Sending): Promise<Applied> {
+    const { decisions, pacing } = batch;
     const verdicts: Verdict[] = [];
     let wait: number | null = null;
     let outage: ReturnType<typeof outageIn>;
-    for (const request of requests) {
-      const events = new Map(request.sent.map((s) => [s.item.id, s.event]));
-      const judge = (item: BulkItem, result: ItemResult) => {
-        const event = events.get(item.id);
-        if (event === undefined) throw new Error("a bulk item without its event");
-        return verdict(
-          result,
-          { sentAs: item.op, version: item.version, countedAttempts: event.countedAttempts },
-          limits,
-        );
-      };
+
+    const sendRequest = async (request: Request): Promise<void> => {
       const refused = experiment.refuse(request.sent.map((s) => s.event.op));
       const items = request.sent.filter((_, i) => refused[i] === null).map((s) => s.item);
       let aside = request.sent.filter((_, i) => refused[i] !== null).map((s) => s.item);
@@ -163,7 +184,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
               const refusedHere = aside;
               aside = [];
               const body = whole && part.length === items.length ? request.body : bulkBody(part);
-              return await sendOne(part, refusedHere, body, signals, judge, signal, pacing);
+              return await post(part, body, refusedHere, batch);
             }, items);
       if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
@@ -172,14 +193,23 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
       for (const [i, { event, item }] of request.sent.entries()) {
         const injected = refused[i] ?? null;
         const result = injected?.result ?? answers[next] ?? { kind: "unanswered" };
-        const judged = judge(item, result);
         if (injected === null) next += 1;
+        const { countedAttempts } = event;
+        const judged = verdict(result, { sentAs: item.op, version: item.version, countedAttempts }, limits);
         verdicts.push(judged);
         const sent = result.kind !== "failed" || result.unsent !== true;
         const decision = decide(event, `${index}/${item.id}`, judged, wait, backoff, sent);
         const labs = injected?.attributes ?? experiment.rewritten(result);
         decisions.set(event.id, labs === null ? decision : { ...decision, labs });
       }
+    };
+
+    for (let part = first; ; part = await build(part.later, batch)) {
+      for (const request of part.requests) await sendRequest(request);
+      if (part.later.length === 0) break;
+      if (outage === undefined) continue;
+      for (const { id } of part.later) decisions.set(id, { outcome: { kind: "release" } });
+      break;
     }
     return { decisions, health: healthOf(verdicts, wait) };
   }
@@ -188,35 +218,20 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     queue: queues.search,
     gatherMs: 2,
     prepare: async (lease: Lease, signals: BatchSignals): Promise<Prepared> => {
-      const decided = new Map<bigint, Decision>();
+      const batch: Batch = { decisions: new Map(), signals };
       const known: ClaimedEvent[] = [];
       for (const event of lease.events) {
         if (ops.includes(event.op)) known.push(event);
-        else decided.set(event.id, failedForGood(`the search index knows no op "${event.op}"`));
+        else batch.decisions.set(event.id, failedForGood(`the search index knows no op "${event.op}"`));
       }
       const { newest, superseded } = newestPerEntity(known);
       for (const { id } of superseded)
-        decided.set(id, { outcome: { kind: "done", result: "superseded", sent: false } });
-      // One document that the database cannot read must not keep back its neighbours.
-      const built = await isolating<BulkItem | Decision>(
-        newest,
-        (events) => buildItems(db, events),
-        (event, error) => {
-          signals.blamed(event, error);
-          return failedOnce(event, nameFailure(error), limits.maxAttempts, backoff);
-        },
-      );
-      const sent: Sent[] = [];
-      for (const [i, event] of newest.entries()) {
-        const item = built[i];
-        if (item === undefined) continue;
-        if ("outcome" in item) decided.set(event.id, item);
-        else sent.push({ event, item });
-      }
-      const requests = cut(sent, size.bytes());
-      signals.prepared(sent.length);
-      if (sent.length === 0) return { decided };
-      return { send: (signal, pacing) => send(requests, decided, signals, signal, pacing) };
+        batch.decisions.set(id, { outcome: { kind: "done", result: "superseded", sent: false } });
+      const part = await build(newest, batch);
+      const documents = part.requests.reduce((sum, { sent }) => sum + sent.length, 0);
+      signals.prepared(documents);
+      if (documents + part.later.length === 0) return { decided: batch.decisions };
+      return { send: (signal, pacing) => send(part, { ...batch, signal, pacing }) };
     },
   };
 }
