@@ -109,7 +109,8 @@ const count = (rows: readonly EventRow[], of: (row: EventRow) => string) =>
 /** Nothing is lost: every appended event has one row, and it is done. */
 export function everythingDone({ rows, appended }: Evidence): Check {
   const found = count(rows, ({ projection }) => projection);
-  const complete = Object.entries(appended).every(([projection, n]) => found[projection] === n);
+  const queues = new Set([...Object.keys(appended), ...Object.keys(found)]);
+  const complete = [...queues].every((projection) => found[projection] === appended[projection]);
   const once = new Set(rows.map(({ projection, id }) => `${projection} ${id}`)).size === rows.length;
   return holds(
     "every event that was appended is done",

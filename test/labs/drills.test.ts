@@ -101,6 +101,7 @@ const changes: Readonly<Record<string, (dir: string) => void>> = {
     const [first, , ...rest] = json(dir, "_rows.json") as object[];
     writeFileSync(join(dir, "_rows.json"), JSON.stringify([first, first, ...rest]));
   },
+  "no count of what was appended": (dir) => rmSync(join(dir, "_appended.json")),
   "rows that nobody took over": (dir) => {
     const rows = json(dir, "_rows.json") as object[];
     writeFileSync(join(dir, "_rows.json"), JSON.stringify(rows.map((row) => ({ ...row, last_reclaimed_by: null }))));
@@ -142,8 +143,8 @@ describe.each(drillNames.map((name) => [name]))("%s", (name) => {
     expect(names.filter((check) => !failed.has(check))).toEqual([sealed]);
   });
 
-  test("an event that is lost, or there twice, is missed", () => {
-    for (const change of ["an event that is gone", "an event that is there twice"]) {
+  test("an event that is lost, or there twice, is missed, and so is the count that would tell", () => {
+    for (const change of ["an event that is gone", "an event that is there twice", "no count of what was appended"]) {
       const dir = copyOf(name);
       changes[change]?.(dir);
       openFolder(dir).seal();
