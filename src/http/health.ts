@@ -1,7 +1,7 @@
-import { sql } from "drizzle-orm";
 import type { Elysia } from "elysia";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Db } from "../db/client.ts";
+import { ping } from "../db/ping.ts";
 import { WordloomError } from "../errors.ts";
 
 /** Whether the process still takes requests. Set `draining` as soon as it is asked to stop. */
@@ -12,19 +12,6 @@ const paths = ["/api/v1/health", "/livez", "/readyz", "/metrics"];
 
 /** Whether a draining process still answers this path. */
 export const isHealthPath = (path: string): boolean => paths.includes(path);
-
-/** Throws DATABASE_UNAVAILABLE when the database does not answer within a second, a wait for a free connection included. */
-async function ping(db: Db): Promise<void> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`no answer within ${pingMs} ms`)), pingMs);
-  try {
-    await Promise.race([db.execute(sql`select 1`), late.promise]);
-  } catch (error) {
-    throw new WordloomError("DATABASE_UNAVAILABLE", undefined, { cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 export function healthRoutes(
   app: Elysia,
@@ -41,7 +28,9 @@ export function healthRoutes(
       "/readyz",
       async () => {
         if (readiness.draining) throw new WordloomError("DRAINING");
-        await ping(db);
+        await ping(db, pingMs).catch((error: unknown) => {
+          throw new WordloomError("DATABASE_UNAVAILABLE", undefined, { cause: error });
+        });
         return { status: "ready" };
       },
       {

@@ -1,6 +1,6 @@
-import { sql } from "drizzle-orm";
 import type { Db } from "../db/client.ts";
 import { databaseErrorCode, isExhausted } from "../db/failure.ts";
+import { ping } from "../db/ping.ts";
 import { every } from "../pause.ts";
 import type { WorkerSignals } from "../telemetry/worker-signals.ts";
 
@@ -76,13 +76,9 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
   /** DEGRADED: alive and ready, but what it works for is down; the work waits. */
   const work = () => turn(down === null ? "RUNNING" : "DEGRADED", down);
 
-  async function ping(): Promise<void> {
-    const late = Bun.sleep(options.pingTimeoutMs).then(() =>
-      Promise.reject(Object.assign(new Error("no answer in time"), { code: "PING_TIMEOUT" })),
-    );
-    late.catch(() => undefined);
+  async function pingDatabase(): Promise<void> {
     try {
-      await Promise.race([db.execute(sql`select 1`), late]);
+      await ping(db, options.pingTimeoutMs);
       failures = 0;
       lastError = null;
       if (stopReason === null) work();
@@ -94,7 +90,7 @@ export function watchHealth(db: Db, options: HealthOptions, signals: WorkerSigna
     }
   }
 
-  const stopPinging = every(options.pingIntervalMs, ping);
+  const stopPinging = every(options.pingIntervalMs, pingDatabase);
   const stopAskingTarget =
     pingTarget &&
     every(pingTarget.intervalMs, async () => {
