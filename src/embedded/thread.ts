@@ -1,11 +1,13 @@
-/** What an embedded server on a thread of its own says: that it listens, with the facts of `Listening`; why it cannot; that it is closed. */
-export type FromThread<Listening extends object> =
+/** Both ends of the line to an embedded server that runs on a thread of its own. */
+
+/** What the thread says: that it listens, with the facts of `Listening`; why it cannot; that it is closed. */
+type FromThread<Listening extends object> =
   | ({ readonly kind: "listening" } & Listening)
   | { readonly kind: "failed"; readonly message: string; readonly code?: string }
   | { readonly kind: "stopped" };
 
-/** Messages to the thread. */
-export type ToThread<Start extends object> = ({ readonly kind: "start" } & Start) | { readonly kind: "stop" };
+/** What the thread is told: once what to open, and later at most once to stop. */
+type ToThread<Start extends object> = ({ readonly kind: "start" } & Start) | { readonly kind: "stop" };
 
 export type Thread<Listening extends object> = {
   readonly listening: Listening;
@@ -65,4 +67,35 @@ export async function startThread<Listening extends object>(
     worker.terminate();
     throw cause;
   }
+}
+
+declare const self: Worker;
+
+/** A server that listens; `stop` lets running requests end and closes the data. */
+export type Opened<Listening extends object> = { readonly listening: Listening; readonly stop: () => Promise<void> };
+
+/** The thread's end: `open` starts the server. It throws, with nothing left open, where it cannot; the reason is passed on, with its `code`. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names what its own startThread sends
+export function runThread<Start extends object, Listening extends object>(
+  open: (start: Start) => Opened<Listening>,
+): void {
+  const tell = (message: FromThread<Listening>) => {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
+    self.postMessage(message);
+  };
+  let opened: Opened<Listening> | undefined;
+  self.addEventListener("message", async ({ data }: MessageEvent<ToThread<Start>>) => {
+    if (data.kind === "stop") {
+      await opened?.stop();
+      tell({ kind: "stopped" });
+      return;
+    }
+    try {
+      opened = open(data);
+      tell({ kind: "listening", ...opened.listening });
+    } catch (cause) {
+      const { message, code } = cause as Error & { code?: string };
+      tell({ kind: "failed", message, ...(code === undefined ? {} : { code }) });
+    }
+  });
 }

@@ -1,10 +1,8 @@
-import { type FromThread, startThread, type ToThread } from "../thread.ts";
+import { startThread } from "../thread.ts";
 
-/** What the two threads say to each other. */
-type Start = { readonly options: Required<CollectorOptions> };
-type Listening = { readonly port: number; readonly queryPort: number };
-export type ToWorker = ToThread<Start>;
-export type FromWorker = FromThread<Listening>;
+/** What the thread is told, and what it answers. */
+export type Start = Required<CollectorOptions>;
+export type Listening = { readonly port: number; readonly queryPort: number };
 
 export type CollectorOptions = {
   /** The folder of the spans; ":memory:" keeps them only while it runs. */
@@ -41,7 +39,10 @@ export async function startCollector(options: CollectorOptions): Promise<Collect
   const { queryPort = null, hostname = "127.0.0.1", maxSpans = defaultMaxSpans } = options;
   const worker = new Worker(new URL(workerPath, import.meta.url).href);
   const { listening, stop } = await startThread<Listening>(worker, "the embedded trace store", {
-    options: { ...options, queryPort, hostname, maxSpans },
+    ...options,
+    queryPort,
+    hostname,
+    maxSpans,
   } satisfies Start);
   const urlOf = (port: number) => `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   return { url: urlOf(listening.port), queryUrl: urlOf(listening.queryPort), stop };

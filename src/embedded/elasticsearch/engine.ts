@@ -1,10 +1,8 @@
-import { type FromThread, startThread, type ToThread } from "../thread.ts";
+import { startThread } from "../thread.ts";
 
-/** What the two threads say to each other. */
-type Start = { readonly dataDir: string; readonly port: number };
-type Listening = { readonly port: number };
-export type ToWorker = ToThread<Start>;
-export type FromWorker = FromThread<Listening>;
+/** What the thread is told, and what it answers. */
+export type Start = { readonly dataDir: string; readonly port: number };
+export type Listening = { readonly port: number };
 
 export interface Engine {
   /** Where it answers: loopback only, no credentials. */

@@ -12,7 +12,7 @@ export interface Store {
   readonly db: Database;
   readonly path: string;
   readonly indices: Map<string, Index>;
-  close(): void;
+  readonly close: () => void;
 }
 
 /** Alias options as given (`is_write_index`), by alias name. */
