@@ -1,19 +1,16 @@
 import type { Config } from "../config.ts";
 import { CommandError } from "../errors.ts";
 import type { Op } from "../events.ts";
-import type { ItemResult } from "../search/bulk.ts";
+import { type BulkItem, bulkBody, type ItemResult } from "../search/bulk.ts";
 import { experiments } from "../telemetry/keys.ts";
+
+/** Sends a request of these items and returns one result per item, in order. */
+type Send = (items: readonly BulkItem[], body: string) => Promise<ItemResult[]>;
 
 /** The failures that the labs inject from inside, as switched on by OUTBOX_EXPERIMENT_*. Everything here is off by default. */
 export type BulkExperiment = {
-  /** For each op: null to send it, or the 429 that it is answered with in place of being sent. */
-  readonly refuse: (
-    ops: readonly Op[],
-  ) => readonly ({ readonly result: ItemResult; readonly attributes: Attributes } | null)[];
-  /** May rewrite what the engine answered. */
-  readonly answered: (results: ItemResult[]) => ItemResult[];
-  /** What is said of an item that `answered` has rewritten; null for any other result. */
-  readonly rewritten: (result: ItemResult) => Attributes | null;
+  /** Sends the items but for those that it refuses in the engine's place, and may rewrite what the engine answers: such results say so in `labs`. */
+  readonly inject: (items: readonly BulkItem[], body: string, send: Send) => Promise<ItemResult[]>;
   /** On every span while an experiment is on; null while none is. */
   readonly attributes: Attributes | null;
   /** What start-up says aloud. */
@@ -33,14 +30,15 @@ function dice(seed: number): () => number {
   };
 }
 
-const injected429: ItemResult = {
+const injected = (status: number, what: string, labs: Attributes): ItemResult => ({
   kind: "answered",
-  status: 429,
+  status,
   errorType: "injected",
-  detail: "Injected 429 (fault injection)",
+  detail: `Injected ${what} (fault injection)`,
   storedVersion: null,
   failedShards: 0,
-};
+  labs,
+});
 
 /** The names of all switches that are on. */
 function switchesOn(config: Config): string[] {
@@ -92,27 +90,26 @@ export function bulkExperiment(config: Config): BulkExperiment {
     ...attributes429,
     ...(partial ? { [`${experiments.bulkPartial}.status`]: status } : {}),
   };
-  const injectedPartial: ItemResult = {
-    kind: "answered",
-    status,
-    errorType: "injected",
-    detail: "Injected partial failure (fault injection)",
-    storedVersion: null,
-    failedShards: 0,
+  const partialFailure = injected(status, "partial failure", { [`${experiments.bulkPartial}.injected`]: true });
+  const refuse = (item: BulkItem): ItemResult | null => {
+    const op = item.op === "index" ? "upsert" : "delete";
+    if (mode === null || !hits(op)) return null;
+    counter += 1;
+    const hit = mode === "every_n" ? counter % everyN === 0 : roll() < ratio;
+    if (!hit) return null;
+    return injected(429, "429", { [`${p}.injected`]: true, [`${p}.op`]: op, [`${p}.counter`]: counter });
   };
   return {
-    refuse: (asked) =>
-      asked.map((op) => {
-        if (mode === null || !hits(op)) return null;
-        counter += 1;
-        const hit = mode === "every_n" ? counter % everyN === 0 : roll() < ratio;
-        return hit
-          ? { result: injected429, attributes: { [`${p}.injected`]: true, [`${p}.op`]: op, [`${p}.counter`]: counter } }
-          : null;
-      }),
-    answered: (results) =>
-      partial && results.length > 1 && results[0]?.kind === "answered" ? results.with(0, injectedPartial) : results,
-    rewritten: (result) => (result === injectedPartial ? { [`${experiments.bulkPartial}.injected`]: true } : null),
+    inject: async (items, body, send) => {
+      const refused = items.map(refuse);
+      const through = items.filter((_, i) => refused[i] === null);
+      const whole = through.length === items.length;
+      const answers = through.length === 0 ? [] : await send(through, whole ? body : bulkBody(through));
+      // A request that failed as a whole must still be bisected or waited for.
+      if (partial && answers.length > 1 && answers[0]?.kind === "answered") answers[0] = partialFailure;
+      const next = answers.values();
+      return refused.map((result) => result ?? next.next().value ?? { kind: "unanswered" });
+    },
     attributes: Object.keys(attributes).length === 0 ? null : attributes,
     announcements: [
       ...(mode === null

@@ -35,7 +35,11 @@ export type ItemAnswer = {
 
 /** What became of one item: an answer, a failure of the request that carried it, or no answer where one was owed. */
 export type ItemResult =
-  | ({ readonly kind: "answered" } & ItemAnswer)
+  | ({
+      readonly kind: "answered";
+      /** What an experiment says of it, which has answered in the engine's place. */
+      readonly labs?: Readonly<Record<string, string | number | boolean>>;
+    } & ItemAnswer)
   | {
       readonly kind: "failed";
       readonly failure: RequestFailure;

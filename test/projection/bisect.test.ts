@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { type Send, sendBisecting } from "../../src/projection/search/bisect.ts";
 import { createSizeLimit, cut } from "../../src/projection/search/cut.ts";
 import type { BulkItem, ItemResult, RequestFailure } from "../../src/search/bulk.ts";
-import { landed } from "../support/answered.ts";
+import { answered, landed } from "../support/answered.ts";
 
 const http = (status: number, errorType: string | null = null): RequestFailure => ({
   kind: "http",
@@ -57,6 +57,22 @@ describe("a request that is refused for what is in it", () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  test("is taken apart also where an experiment has answered for the first document of it", async () => {
+    const refuses = refusing(new Set(["5"]), http(400, "parse_exception"));
+    const injected = answered(429, "injected");
+    const send: Send = async (items) => {
+      const results = await refuses.send(items);
+      return results.map((result, i) => (items[i]?.id === "0" ? injected : result));
+    };
+    const results = await sendBisecting(send, itemsOf(9));
+    expect(results.map((r) => (r.kind === "answered" ? r.status : r.kind))).toEqual([
+      429,
+      ...Array.from({ length: 4 }, () => 201),
+      "failed",
+      ...Array.from({ length: 3 }, () => 201),
+    ]);
   });
 
   for (const failure of [

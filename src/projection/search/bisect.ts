@@ -15,13 +15,13 @@ export async function sendBisecting(send: Send, items: readonly BulkItem[]): Pro
   const halve = async (part: readonly BulkItem[]): Promise<ItemResult[]> => {
     const results = await send(part);
     passed ||= results.some((r) => r.kind === "answered");
-    const [first] = results;
-    if (first?.kind !== "failed" || !isBisectable(first.failure)) return results;
+    const failed = results.find((r) => r.kind === "failed");
+    if (failed === undefined || !isBisectable(failed.failure)) return results;
     if (part.length === 1) {
       alone += 1;
-      return [{ ...first, singled: true }];
+      return [{ ...failed, singled: true }];
     }
-    if (isStrangers(first.failure) && alone > 1 && !passed) return results;
+    if (isStrangers(failed.failure) && alone > 1 && !passed) return results;
     const middle = Math.ceil(part.length / 2);
     const left = await halve(part.slice(0, middle));
     const rest = part.slice(middle);

@@ -127,28 +127,20 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     return { requests: cut(sent, size.bytes()), later: [...later, ...rest] };
   }
 
-  /** `refused` are items of the request that an experiment has answered in the engine's place: told with it, not sent. */
   async function post(
     items: readonly BulkItem[],
     body: string,
-    refused: readonly BulkItem[],
     { signals, signal, pacing }: Sending,
   ): Promise<ItemResult[]> {
     const startedAt = Date.now();
     const clock = performance.now();
-    const results =
-      items.length === 0
-        ? []
-        : experiment.answered(
-            await answerInTime(sendBulk(client, index, items, body, { timeoutMs, signal }), items, pacing),
-          );
-    const told = [
-      ...items.map((item, i) => ({
-        op: item.op,
-        failureClass: failureClass(results[i] ?? { kind: "unanswered" }, { sentAs: item.op, version: item.version }),
-      })),
-      ...refused.map(({ op }) => ({ op, failureClass: "429" })),
-    ];
+    const results = await experiment.inject(items, body, (some, its) =>
+      answerInTime(sendBulk(client, index, some, its, { timeoutMs, signal }), some, pacing),
+    );
+    const told = items.map((item, i) => ({
+      op: item.op,
+      failureClass: failureClass(results[i] ?? { kind: "unanswered" }, { sentAs: item.op, version: item.version }),
+    }));
     const failed = results.find((r) => r.kind === "failed")?.failure;
     signals.bulkSent({
       startedAt,
@@ -168,10 +160,7 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
     let outage: ReturnType<typeof outageIn>;
 
     const sendRequest = async (request: Request): Promise<void> => {
-      const refused = experiment.refuse(request.sent.map((s) => s.event.op));
-      const items = request.sent.filter((_, i) => refused[i] === null).map((s) => s.item);
-      let aside = request.sent.filter((_, i) => refused[i] !== null).map((s) => s.item);
-      const whole = items.length === request.sent.length;
+      const items = request.sent.map((s) => s.item);
       // What stopped the request before would stop this one too.
       const told = outage ?? heldBack(pacing);
       const answers =
@@ -181,26 +170,20 @@ export function searchProjection(db: Db, client: Client, options: SearchProjecti
               // A half, which has been sent before, in the request that was refused.
               const held = heldBack(pacing);
               if (held !== undefined) return part.map(() => held);
-              const refusedHere = aside;
-              aside = [];
-              const body = whole && part.length === items.length ? request.body : bulkBody(part);
-              return await post(part, body, refusedHere, batch);
+              return await post(part, part.length === items.length ? request.body : bulkBody(part), batch);
             }, items);
       if (told === undefined) size.heed(answers);
       outage ??= outageIn(answers);
       wait = retryAfter(answers) ?? wait;
-      let next = 0;
       for (const [i, { event, item }] of request.sent.entries()) {
-        const injected = refused[i] ?? null;
-        const result = injected?.result ?? answers[next] ?? { kind: "unanswered" };
-        if (injected === null) next += 1;
+        const result = answers[i] ?? { kind: "unanswered" };
         const { countedAttempts } = event;
         const judged = verdict(result, { sentAs: item.op, version: item.version, countedAttempts }, limits);
         verdicts.push(judged);
         const sent = result.kind !== "failed" || result.unsent !== true;
         const decision = decide(event, `${index}/${item.id}`, judged, wait, backoff, sent);
-        const labs = injected?.attributes ?? experiment.rewritten(result);
-        decisions.set(event.id, labs === null ? decision : { ...decision, labs });
+        const labs = result.kind === "answered" ? result.labs : undefined;
+        decisions.set(event.id, labs === undefined ? decision : { ...decision, labs });
       }
     };
 
