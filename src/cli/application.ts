@@ -2,6 +2,7 @@ import { buildApplication, buildRouteMap, help, text_en, version as versionFlag 
 import { CommandError } from "../errors.ts";
 import { describeError } from "../telemetry/log.ts";
 import { version as stamped } from "../version.ts";
+import { check } from "./check.ts";
 import { collector } from "./collector.ts";
 import { config } from "./config.ts";
 import type { Context } from "./context.ts";
@@ -15,7 +16,20 @@ import { up } from "./up.ts";
 import { version } from "./version.ts";
 import { work } from "./work.ts";
 
-const routes = { up, serve, work, migrate, import: importCommand, collector, rebuild, replay, labs, config, version };
+const routes = {
+  up,
+  serve,
+  work,
+  migrate,
+  import: importCommand,
+  collector,
+  check,
+  rebuild,
+  replay,
+  labs,
+  config,
+  version,
+};
 
 /** The names of all commands. */
 export const commands: readonly string[] = Object.keys(routes);
@@ -36,7 +50,7 @@ const root = buildRouteMap({
       "  wordloom config                          every setting and its value",
       "",
       "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 4 a server cannot be reached, 5 refused for safety,",
-      "10 a drill's evidence failed verification (`labs verify`).",
+      "10 what was verified does not hold (`check`, `labs verify`).",
       "See `wordloom COMMAND --help` for more.",
     ].join("\n"),
   },

@@ -35,6 +35,9 @@ test("rebuilds under writes, with workers at work: in the end the index is what 
       args.length === 0 ? { kind: "rebuilt", refused: [] } : { kind: "emitted" },
     );
     await until("more writes", async () => (await count(sql`search_index`)) > before + 20);
+    const checked = await stage.run(["check", "--json"]);
+    expect(checked).toMatchObject({ code: 0, err: "" });
+    expect(JSON.parse(checked.out)).toMatchObject({ wrong: 0, differences: [] });
   }
   await load.stop();
   // Whoever searches or writes meanwhile sees nothing of it.

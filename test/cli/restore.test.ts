@@ -77,8 +77,17 @@ test("after Postgres is restored no search serves what it has lost, and a rebuil
   expect([await found(wordloomUp, "forgotten"), await found(wordloomUp, "neverborn")]).toEqual([[], []]);
   expect(wordloomUp.lines.filter((line) => line.includes("search.index_ahead"))).toHaveLength(1);
 
+  const differs = await wordloom(["check"], env);
+  expect(differs.code).toBe(10);
+  expect(differs.out).toContain(`2 differences\n`);
+  expect(differs.out).toContain(`tag:${id} ahead\n`);
+  expect(differs.err).toContain("`wordloom rebuild`");
+
   const rebuilt = await wordloom(["rebuild", "--json"], env);
   expect([rebuilt.code, rebuilt.err]).toEqual([0, ""]);
+  const same = await wordloom(["check"], env);
+  expect([same.code, same.err]).toEqual([0, ""]);
+  expect(same.out).toMatch(/^1 document compared with wordloom-test-search-index in [\d.]+ s: no difference\n$/);
   await finds(wordloomUp, "kept");
   // The same version once more, and other words.
   await write(wordloomUp, "PATCH", `/${id}`, "rewritten");
